@@ -1,0 +1,58 @@
+# Sourced by scripts/demo and scripts/test: installs what is missing, on Debian and Ubuntu. Not run by itself.
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+
+# As root, by sudo if need be.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    say "this needs root, and there is no sudo: run as root: $*"
+    return 1
+  fi
+}
+
+# apt_install PACKAGE...: without questions, without touching files that somebody has changed.
+apt_install() {
+  if ! command -v apt-get >/dev/null; then
+    say "install these by hand, there is no apt-get: $*"
+    return 1
+  fi
+  say "installing: $*"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" >/dev/null
+}
+
+has_postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null
+}
+
+# PostgreSQL's programs only: Debian's own cluster, which would take port 5432, is neither made nor started.
+install_postgres() {
+  has_postgres && return
+  local dir=/etc/postgresql-common/createcluster.d
+  as_root mkdir -p "$dir"
+  echo 'create_main_cluster = false' | as_root tee "$dir/pgsluice.conf" >/dev/null
+  local result=0
+  apt_install postgresql || result=$?
+  # Later installations of PostgreSQL are none of our business.
+  as_root rm -f "$dir/pgsluice.conf"
+  return "$result"
+}
+
+install_compiler() {
+  command -v cc >/dev/null || apt_install gcc libc6-dev
+}
+
+need_cargo() {
+  command -v cargo >/dev/null && return
+  if [ -x "$HOME/.cargo/bin/cargo" ]; then
+    PATH="$HOME/.cargo/bin:$PATH"
+    return
+  fi
+  say "Rust is missing: see https://rustup.rs"
+  return 1
+}

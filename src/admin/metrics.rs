@@ -1,0 +1,100 @@
+//! The topology as metrics, made from the snapshot at each scrape: a node that was removed leaves no trace.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{
+    metrics::{Family, Histogram, Text},
+    topology::{Alarm, Health, NodeView, Role, Topology},
+};
+
+/// Adds the snapshot's metrics to a page.
+pub(super) fn write_topology(text: &mut Text, topology: &Topology) {
+    text.family(
+        "pgsluice_topology_number",
+        Family::Gauge,
+        "Number of the topology snapshot.",
+    )
+    .sample(&[], topology.number);
+    let mut alarms = text.family(
+        "pgsluice_alarm",
+        Family::Gauge,
+        "1 while an operator must look.",
+    );
+    for alarm in Alarm::ALL {
+        let rises = topology.alarms.contains(&alarm);
+        alarms.sample(&[("alarm", alarm.as_str())], u8::from(rises));
+    }
+    write_states(text, topology);
+    write_numbers(text, topology);
+}
+
+/// Adds the probes' times, per node, to a page.
+pub(super) fn write_latencies(text: &mut Text, latencies: &[(String, Arc<Histogram>)]) {
+    let mut family = text.family(
+        "pgsluice_probe_seconds",
+        Family::Histogram,
+        "Time to an answer of a probe.",
+    );
+    for (node, histogram) in latencies {
+        family.histogram(&[("node", node)], histogram);
+    }
+}
+
+/// One sample per state, 1 for the one that holds.
+fn write_states(text: &mut Text, topology: &Topology) {
+    let mut roles = text.family(
+        "pgsluice_node_role",
+        Family::Gauge,
+        "1 for the role that the node has.",
+    );
+    for node in &topology.nodes {
+        for role in Role::ALL {
+            let labels = [("node", name(node)), ("role", role.as_str())];
+            roles.sample(&labels, u8::from(node.role == role));
+        }
+    }
+    let mut healths = text.family(
+        "pgsluice_node_health",
+        Family::Gauge,
+        "1 for the health that the node has.",
+    );
+    for node in &topology.nodes {
+        for health in Health::ALL {
+            let labels = [("node", name(node)), ("health", health.as_str())];
+            healths.sample(&labels, u8::from(node.health == health));
+        }
+    }
+}
+
+fn write_numbers(text: &mut Text, topology: &Topology) {
+    let number = |text: &mut Text, metric, help, value: &dyn Fn(&NodeView) -> Option<u64>| {
+        let mut family = text.family(metric, Family::Gauge, help);
+        for node in &topology.nodes {
+            if let Some(value) = value(node) {
+                family.sample(&[("node", name(node))], value);
+            }
+        }
+    };
+    number(
+        text,
+        "pgsluice_node_timeline",
+        "Timeline that the node writes or receives.",
+        &|node| node.timeline.map(u64::from),
+    );
+    number(
+        text,
+        "pgsluice_node_lag_bytes",
+        "WAL that a replica has not replayed.",
+        &|node| topology.lag_bytes(node),
+    );
+    number(
+        text,
+        "pgsluice_node_in_flight",
+        "Servers checked out.",
+        &|node| Some(u64::from(node.load.in_flight.load(Ordering::Relaxed))),
+    );
+}
+
+fn name(node: &NodeView) -> &str {
+    &node.config.name
+}

@@ -1,0 +1,136 @@
+//! `pgsluice run`: the proxy, from its configuration to its last session.
+//!
+//! SIGHUP reads the file again; SIGTERM and SIGINT drain, a second one ends at once. systemd is told, where it is there.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::logs;
+use crate::{
+    config::{self, Config},
+    proxy::Proxy,
+};
+
+#[derive(clap::Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A PostgreSQL server; may be given several times, instead of a file
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+    node: Vec<String>,
+}
+
+pub fn run(args: RunArgs) -> ExitCode {
+    let config = match &args.config {
+        Some(path) => super::load(path).map(|loaded| loaded.config),
+        None => Config::from_nodes(&args.node).map_err(|errors| super::refuse(&errors)),
+    };
+    match config {
+        Ok(config) => serve(config, args.config.as_deref(), || {}),
+        Err(code) => code,
+    }
+}
+
+/// Runs the proxy until a signal ends it; calls `ready` once when its sockets are open. `file` is what SIGHUP reads.
+pub fn serve(config: Config, file: Option<&Path>, ready: impl FnOnce()) -> ExitCode {
+    logs::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = match runtime {
+        Ok(runtime) => runtime.block_on(control(config, file, ready)),
+        Err(error) => Err(error.to_string()),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgsluice: {error}");
+            ExitCode::from(super::FAILURE)
+        }
+    }
+}
+
+/// The signals that end the proxy.
+struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    fn new() -> std::io::Result<Self> {
+        Ok(Ending {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn control(config: Config, file: Option<&Path>, ready: impl FnOnce()) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
+    let mut ending = Ending::new().map_err(text)?;
+    let routes: Vec<_> = config.listeners.iter().map(|l| l.route).collect();
+    let mut proxy = Proxy::start(config)
+        .await
+        .map_err(|error| error.to_string())?;
+    for (address, route) in proxy.addresses().iter().zip(routes) {
+        tracing::info!(%address, ?route, "listening");
+    }
+    notify(NotifyState::Ready);
+    ready();
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&mut proxy, file),
+            () = ending.asked() => break,
+        }
+    }
+    tracing::info!("draining: sessions end with their transactions, a second signal ends them now");
+    notify(NotifyState::Stopping);
+    tokio::select! {
+        () = proxy.drain() => {}
+        () = ending.asked() => {}
+    }
+    proxy.end();
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// A bad file is refused whole, and the old configuration stays.
+fn reload(proxy: &mut Proxy, file: Option<&Path>) {
+    let Some(file) = file else {
+        tracing::warn!("nothing to reload: started without a configuration file");
+        return;
+    };
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            let errors = errors.render(false);
+            tracing::error!("reload refused, the old configuration stays:\n{errors}");
+            return;
+        }
+    };
+    match proxy.reload(loaded.config) {
+        Ok(changed) => {
+            tracing::info!(live = ?changed.live, needs_restart = ?changed.restart, "reloaded");
+        }
+        Err(error) => tracing::error!(%error, "reload refused, the old configuration stays"),
+    }
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(state: NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}

@@ -1,0 +1,208 @@
+//! What a text leaves behind in its session beyond the current transaction, and what it does to that transaction.
+//!
+//! In transaction pooling a server may go to another client once it is idle, but only if nothing was left behind. So
+//! the question here is not "what does this do" but "is it certain that nothing stays". A statement is free if its
+//! verb is known and plain and every function that it calls by name is on the list of harmless built-ins
+//! ([`super::functions`]); everything else gives a [`PinReason`]. A wrong pin costs a server, a wrong "free" shows one
+//! client another's state, so each rule that takes something for *not* a call must hold for the whole grammar, of
+//! every version.
+//!
+//! # What no text shows
+//! Functions that are run without being named: by views, rules, triggers, row-level security, column defaults, domains,
+//! casts and operators (unless written `OPERATOR(schema.+)`), by a cursor or prepared statement opened earlier, and by
+//! attribute notation, where `t.f` calls `f(t)` if `t` has no column `f`. The last can only reach a function that takes
+//! a row; no built-in on the deny-list does. Overloads of built-in names, a `search_path` from a role's defaults
+//! that puts `pg_temp` first, and sequences advanced by defaults ([`Kind::Write`] with `insert`) are not seen either.
+//! All of these need the catalogue.
+
+mod call;
+mod scan;
+mod verb;
+
+use super::Context;
+
+/// Why a session must keep its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PinReason {
+    /// SET, `set_config`, or an UPDATE of pg_settings.
+    Set,
+    Reset,
+    /// PREPARE, EXECUTE, DEALLOCATE.
+    Prepare,
+    Listen,
+    TempTable,
+    HoldCursor,
+    AdvisoryLock,
+    /// currval, lastval: the session looks at what an earlier nextval left.
+    Sequence,
+    /// LOAD, or a function in C.
+    Load,
+    Setseed,
+    ReplicationSlot,
+    Backup,
+    ReplicationOrigin,
+    Dblink,
+    Discard,
+    /// DO, CALL, a script, or a statement that is not recognised.
+    OpaqueStatement,
+    /// A function that is on no list.
+    OpaqueFunction,
+}
+
+impl PinReason {
+    /// The label in metrics and in the console.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PinReason::Set => "set",
+            PinReason::Reset => "reset",
+            PinReason::Prepare => "prepare",
+            PinReason::Listen => "listen",
+            PinReason::TempTable => "temp_table",
+            PinReason::HoldCursor => "hold_cursor",
+            PinReason::AdvisoryLock => "advisory_lock",
+            PinReason::Sequence => "sequence",
+            PinReason::Load => "load",
+            PinReason::Setseed => "setseed",
+            PinReason::ReplicationSlot => "replication_slot",
+            PinReason::Backup => "backup",
+            PinReason::ReplicationOrigin => "replication_origin",
+            PinReason::Dblink => "dblink",
+            PinReason::Discard => "discard",
+            PinReason::OpaqueStatement => "opaque_statement",
+            PinReason::OpaqueFunction => "opaque_function",
+        }
+    }
+}
+
+/// READ ONLY or READ WRITE, as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Nothing said: the session's default.
+    #[default]
+    Default,
+    ReadOnly,
+    ReadWrite,
+}
+
+/// What a statement does to the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TxControl {
+    #[default]
+    None,
+    Begin {
+        access: Access,
+        /// ISOLATION LEVEL SERIALIZABLE was asked for.
+        serializable: bool,
+    },
+    Commit,
+    CommitAndChain,
+    Rollback,
+    RollbackAndChain,
+    Savepoint,
+    Release,
+    RollbackTo,
+    PrepareTransaction,
+    CommitPrepared,
+    RollbackPrepared,
+}
+
+/// What kind of statement it is; for several statements the one that stands last here. EXPLAIN, with ANALYZE or without,
+/// is what it explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Kind {
+    /// No statement at all.
+    #[default]
+    Empty,
+    /// By its verb: not a proof that nothing is written.
+    Read,
+    /// SET, SHOW, BEGIN, LISTEN, LOCK and their like.
+    Utility,
+    CopyTo,
+    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, a row lock.
+    Write {
+        /// A row may be inserted, and a column's default may advance a sequence.
+        insert: bool,
+    },
+    /// May run defaults that advance a sequence, too.
+    CopyFrom,
+    Ddl,
+    /// EXECUTE of a statement prepared in SQL.
+    Execute,
+    Call,
+    Do,
+    /// Cannot run in a transaction block: VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY, COMMIT PREPARED.
+    OutsideTransaction,
+    /// Not recognised.
+    Unknown,
+}
+
+/// How many statements a text has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Count {
+    #[default]
+    Zero,
+    One,
+    Many,
+}
+
+/// What a text leaves behind and does, over all its statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// Why the session must keep its server: the first reason that was found. None: nothing named in the text stays
+    /// behind once the transaction is over.
+    pub pin: Option<PinReason>,
+    /// Of several statements, the last that controls the transaction.
+    pub control: TxControl,
+    pub kind: Kind,
+    pub statements: Count,
+    /// Calls nextval or setval by name.
+    pub advances_sequence: bool,
+    /// Asks for leave to write: READ WRITE, or changes (default_)transaction_read_only to anything but true, or may do
+    /// so through a set_config whose setting is not a literal. RESET ALL and DISCARD ALL do not count: they go back to
+    /// what the session was started with.
+    pub read_write_request: bool,
+}
+
+impl Effects {
+    /// For a text that cannot be read at all.
+    const OPAQUE: Effects = Effects {
+        pin: Some(PinReason::OpaqueStatement),
+        control: TxControl::None,
+        kind: Kind::Unknown,
+        statements: Count::Many,
+        advances_sequence: false,
+        read_write_request: false,
+    };
+
+    fn pin(&mut self, reason: PinReason) {
+        self.pin.get_or_insert(reason);
+    }
+
+    fn raise(&mut self, kind: Kind) {
+        self.kind = self.kind.max(kind);
+    }
+}
+
+/// Reads the text of a Query or Parse message. Takes time linear in its length and allocates nothing.
+pub fn effects(text: &[u8], context: &Context) -> Effects {
+    if context.encoding == super::Encoding::Unsafe && !text.is_ascii() {
+        return Effects::OPAQUE;
+    }
+    scan::Scan::new(text, context).run()
+}
+
+/// For property tests and fuzzing: reads a text in every way.
+///
+/// # Panics
+/// If reading does, or counts a statement that is of no kind.
+pub fn assert_readable(text: &[u8]) {
+    for standard_conforming_strings in [true, false] {
+        let context = Context {
+            standard_conforming_strings,
+            ..Context::default()
+        };
+        let read = effects(text, &context);
+        let _ = super::settings::setting(text, &context);
+        assert_eq!(read.kind == Kind::Empty, read.statements == Count::Zero);
+    }
+}

@@ -1,0 +1,13 @@
+//! Towards PostgreSQL: dialling, logging in, cancelling; pools of servers and what they may use.
+
+pub mod budget;
+pub mod cancel;
+pub mod connection;
+pub mod dial;
+mod login;
+pub mod pool;
+pub mod pools;
+pub mod profile;
+mod prove;
+mod refusal;
+pub mod reset;

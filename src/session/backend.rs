@@ -1,0 +1,231 @@
+//! What the server's messages mean: what the client sees, when the server is free again.
+
+use std::rc::Rc;
+
+use super::{
+    Link, Session,
+    outcome::Flight,
+    registry::Activity,
+    relay::{ServerEnd, Step},
+    statement,
+};
+use crate::{
+    config::Route,
+    error::{Error, Kind},
+    server::connection::Parameters,
+    topology::Evidence,
+    wire::{
+        TransactionStatus, Violation,
+        cursor::Cursor,
+        frame::{self, Frame, HEADER_LEN, Sender},
+        pipeline::Show,
+        report::Report,
+    },
+};
+
+/// Errors are judged by their first fields; longer ones are not waited for.
+const MAX_REPORT: usize = 4 * 1024;
+/// ParameterStatus is looked at whole: the longest frame that `wire::frame` lets pass.
+const MAX_PARAMETER: usize = 30_001;
+
+/// Added to PostgreSQL's own refusal on a replica listener.
+const WRITE_HINT: &str = "This port reads from replicas: connect to the primary's port to write.";
+
+impl Session {
+    /// Looks at what the server has sent. On return the server may have been given back.
+    pub(super) fn scan_server(&mut self) -> Result<(), Step> {
+        while let Some((frame, first)) = self.next_reply()? {
+            let shown = self.receive(frame.tag, first)?;
+            match frame.tag {
+                b'S' => self.parameter_changed(frame)?,
+                b'E' => self.error_reported(frame),
+                _ => self.show(frame, shown),
+            }
+            if frame.tag == b'Z' {
+                self.ready();
+            }
+        }
+        self.release_if_free();
+        Ok(())
+    }
+
+    /// The next frame, with as much of it in the buffer as its meaning needs, and its body's first byte.
+    #[inline]
+    fn next_reply(&mut self) -> Result<Option<(Frame, Option<u8>)>, Step> {
+        let Some(buffer) = &mut self.to_client else {
+            return Ok(None);
+        };
+        if buffer.is_inside_frame() {
+            return Ok(None);
+        }
+        let unseen = buffer.unseen();
+        let frame = match frame::peek(unseen, Sender::Backend) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(None),
+            Err(violation) => return Err(self.server_broke(violation)),
+        };
+        let needed = match frame.tag {
+            b'Z' => HEADER_LEN + 1,
+            b'S' => frame.len.min(MAX_PARAMETER),
+            b'E' => frame.len.min(MAX_REPORT),
+            _ => HEADER_LEN,
+        };
+        if unseen.len() < needed.min(frame.len) {
+            buffer.grow_for(needed);
+            return Ok(None);
+        }
+        Ok(Some((frame, unseen.get(HEADER_LEN).copied())))
+    }
+
+    #[inline]
+    fn receive(&mut self, tag: u8, first: Option<u8>) -> Result<Show, Step> {
+        let Link::Held { server, .. } = &mut self.link else {
+            return Ok(Show::Client);
+        };
+        if tag == b'E' {
+            self.unnamed.failed(server.pipeline.thrown_away());
+        }
+        match server.pipeline.receive(tag, first) {
+            Ok(show) => Ok(show),
+            Err(violation) => Err(self.server_broke(violation)),
+        }
+    }
+
+    fn server_broke(&self, violation: Violation) -> Step {
+        let name = match &self.link {
+            Link::Held { pool, .. } => pool.view().config.name.clone(),
+            _ => String::new(),
+        };
+        let error = Error::server(Kind::Protocol, name, "the server broke the protocol")
+            .detail(violation.to_string());
+        Step::ServerEnded(ServerEnd::Broke(error))
+    }
+
+    #[inline]
+    fn show(&mut self, frame: Frame, shown: Show) {
+        if let Some(buffer) = &mut self.to_client {
+            match shown {
+                Show::Client => buffer.pass(frame.len),
+                Show::Swallow => buffer.discard(frame.len),
+            }
+        }
+    }
+
+    fn reply_body(&self, frame: Frame) -> &[u8] {
+        let unseen = self.to_client.as_ref().map_or(&[][..], |b| b.unseen());
+        let end = frame.len.min(unseen.len());
+        unseen.get(HEADER_LEN..end).unwrap_or_default()
+    }
+
+    /// Keeps server and session in step; what the listener's route tells is not told again.
+    fn parameter_changed(&mut self, frame: Frame) -> Result<(), Step> {
+        let mut cursor = Cursor::new(self.reply_body(frame));
+        let mut fields = cursor;
+        let whole = fields.cstr().and_then(|_name| fields.cstr());
+        if whole.and_then(|_value| fields.end()).is_err() {
+            return Err(self.server_broke(Violation::Malformed(frame.tag)));
+        }
+        // What is not UTF-8 is the client's affair alone.
+        let told = match (cursor.text(), cursor.text()) {
+            (Ok(name), Ok(_)) if Parameters::is_told_by_route(name) => Show::Swallow,
+            (Ok(name), Ok(value)) => {
+                let (name, value) = (name.to_owned(), value.to_owned());
+                if !self.set_parameter(&name, &value) {
+                    return Err(self.server_broke(Violation::Unexpected(frame.tag)));
+                }
+                Show::Client
+            }
+            _ => Show::Client,
+        };
+        self.show(frame, told);
+        Ok(())
+    }
+
+    /// False if the server tells more than it may.
+    fn set_parameter(&mut self, name: &str, value: &str) -> bool {
+        let Link::Held { server, .. } = &mut self.link else {
+            return true;
+        };
+        let taken = Rc::make_mut(&mut server.parameters).set(name, value);
+        self.told = server.parameters.clone();
+        self.reading = statement::reading(&self.told);
+        taken
+    }
+
+    fn error_reported(&mut self, frame: Frame) {
+        // Whole or not, malformed or not: what can be read of it decides.
+        let report = Report::parse_start(self.reply_body(frame));
+        let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
+        let sqlstate = report.sqlstate.unwrap_or_default();
+        if fatal {
+            self.server_fatal = true;
+            self.report_evidence(Evidence::from_sqlstate(&sqlstate));
+        }
+        match &sqlstate {
+            b"25006" if self.listener.route == Route::Replica => self.show_with_hint(frame),
+            _ => self.show(frame, Show::Client),
+        }
+    }
+
+    pub(super) fn report_evidence(&self, evidence: Option<Evidence>) {
+        if let (Link::Held { pool, .. }, Some(evidence)) = (&self.link, evidence) {
+            let name = &pool.view().config.name;
+            self.context.outside.report(name, evidence);
+        }
+    }
+
+    /// PostgreSQL gives no hint with 25006; ours says where to go.
+    fn show_with_hint(&mut self, frame: Frame) {
+        let body = self.reply_body(frame);
+        let whole = body.len() + HEADER_LEN == frame.len;
+        let Some(fields) = body.strip_suffix(&[0]).filter(|_| whole) else {
+            return self.show(frame, Show::Client);
+        };
+        let len = (fields.len() + WRITE_HINT.len() + 7) as u32;
+        let mut hinted = vec![b'E'];
+        hinted.extend_from_slice(&len.to_be_bytes());
+        hinted.extend_from_slice(fields);
+        hinted.push(b'H');
+        hinted.extend_from_slice(WRITE_HINT.as_bytes());
+        hinted.extend_from_slice(&[0, 0]);
+        if let Some(buffer) = &mut self.to_client {
+            buffer.discard(frame.len);
+            buffer.insert(&hinted);
+        }
+    }
+
+    fn ready(&mut self) {
+        let Link::Held { server, .. } = &self.link else {
+            return;
+        };
+        let status = server.pipeline.status();
+        self.context.counters.queries.one();
+        if server.pipeline.is_quiet() {
+            let time = server.asked.elapsed();
+            self.context.counters.query_time.record(time);
+            self.flight = Flight::Nothing;
+            let activity = match status {
+                TransactionStatus::Idle => Activity::Idle,
+                _ => Activity::IdleInTransaction,
+            };
+            self.entry.set_activity(activity, self.context.pools.now());
+        }
+    }
+
+    /// Gives the server back when nothing of the session's is left on it.
+    #[inline]
+    pub(super) fn release_if_free(&mut self) {
+        let Link::Held { server, .. } = &self.link else {
+            return;
+        };
+        let seen = self
+            .to_client
+            .as_ref()
+            .is_none_or(|b| b.unseen().is_empty() && !b.is_inside_frame());
+        // After a COPY that the server failed, the client may be in the middle of a message.
+        let seen = seen && self.from_client.as_ref().is_none_or(|b| b.is_sent());
+        if self.pin.is_none() && server.pipeline.is_free() && seen && !self.server_fatal {
+            self.release();
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How a session gets a server, and what becomes of it afterwards.
+
+use std::{
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Link, Session,
+    context::{Context, Identity, NoPool},
+    end::shutting_down,
+    outcome::Flight,
+    registry::{Activity, Signal},
+    relay::{End, Step},
+    statement,
+    traces::Traces,
+};
+use crate::{
+    config::Listener,
+    error::{Error, Kind, Result, Severity},
+    server::{
+        connection::Server,
+        pool::{Grant, Pool},
+    },
+    wire::backend,
+};
+
+/// Pause before a failed dial is tried again on what may be the same node.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+impl Session {
+    /// Takes a server that is idle just now.
+    ///
+    /// # Errors
+    /// `Step::WantsServer`: there is none, and the session must wait for one.
+    pub(super) fn take_idle_server(&mut self) -> std::result::Result<(), Step> {
+        let pool = self
+            .context
+            .choose(&self.identity, &self.listener)
+            .map_err(|_| Step::WantsServer(None))?;
+        match pool.try_checkout(self.entry.id) {
+            Some(server) => self.hold(server, pool),
+            // Another choice would be the next one's turn, and a node without idle servers would never get any.
+            None => return Err(Step::WantsServer(Some(pool))),
+        }
+        Ok(())
+    }
+
+    /// Waits for a server, oldest waiter first, of `pool` if it stays in rotation. False when the session has ended meanwhile.
+    pub(super) async fn take_server(&mut self, pool: Option<Rc<Pool>>) -> bool {
+        self.entry
+            .set_activity(Activity::Active, self.context.pools.now());
+        self.entry.take_cancelled();
+        let (context, identity) = (self.context.clone(), self.identity.clone());
+        let (listener, id) = (self.listener.clone(), self.entry.id);
+        let mut checkout = Box::pin(checkout(&context, &identity, &listener, id, pool));
+        let granted = std::future::poll_fn(|cx| {
+            if let Poll::Ready(granted) = checkout.as_mut().poll(cx) {
+                return Poll::Ready(Some(granted));
+            }
+            if self.entry.take_cancelled() {
+                return Poll::Ready(Some(Err(cancelled())));
+            }
+            if self.entry.signal() == Signal::End {
+                return Poll::Ready(Some(Err(shutting_down())));
+            }
+            self.poll_client_gone(cx).map(|()| None)
+        });
+        let since = Instant::now();
+        let granted = granted.await;
+        self.context.counters.checkout_waits.one();
+        self.context.counters.checkout_wait.record(since.elapsed());
+        match granted {
+            Some(Ok((server, pool))) => {
+                self.hold(server, pool);
+                true
+            }
+            Some(Err(error)) if error.kind.severity() == Severity::Error => {
+                self.refuse_next(error);
+                true
+            }
+            Some(Err(error)) => {
+                self.say_goodbye(End::Error(error)).await;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The server is the session's: the client is told what is different there.
+    pub(super) fn hold(&mut self, server: Box<Server>, pool: Rc<Pool>) {
+        self.context.counters.checkouts.one();
+        // 0 stands for none.
+        self.hold = self.hold.wrapping_add(1).max(1);
+        self.server_fatal = false;
+        self.flight = Flight::Nothing;
+        if !Rc::ptr_eq(&server.parameters, &self.told) {
+            self.tell_parameters(&server);
+        }
+        self.entry.hold(Some(server.backend.clone()));
+        self.entry
+            .set_activity(Activity::Active, self.context.pools.now());
+        self.link = Link::Held { server, pool };
+    }
+
+    fn tell_parameters(&mut self, server: &Server) {
+        for (name, value) in &server.parameters.0 {
+            if self.told.value(name) != Some(value) {
+                backend::parameter_status(&mut self.out, name, value);
+            }
+        }
+        self.told = server.parameters.clone();
+        self.reading = statement::reading(&self.told);
+    }
+
+    /// The server goes back: nothing of the session's is left on it.
+    pub(super) fn release(&mut self) {
+        if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
+            self.entry.hold(None);
+            self.context.counters.transactions.one();
+            pool.checkin(server);
+        }
+    }
+
+    /// The session ends: a server that is clean goes back, one that only carries state is reset, any other is closed.
+    pub(super) fn give_up_server(&mut self) {
+        let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) else {
+            return;
+        };
+        self.entry.hold(None);
+        let unsent = !self.from_client.as_ref().is_none_or(|b| b.is_sent());
+        let lasting = self.traces == Traces::Lasting;
+        // What it said last has been read in part: the rest would reach the next session.
+        let unheard = self.is_inside_reply();
+        let is_dirty = self.server_fatal || unsent || unheard || lasting;
+        if is_dirty || !server.pipeline.is_free() {
+            pool.close(server);
+        } else if self.pin.is_some() {
+            pool.reset(server);
+        } else {
+            pool.checkin(server);
+        }
+    }
+}
+
+/// A server for a session, wherever the topology has one. Waits while the listener's route has no node
+/// (`failover.hold`), in the pool's queue, and over failed dials. `chosen` is tried first.
+pub(super) async fn checkout(
+    context: &Context,
+    identity: &Identity,
+    listener: &Listener,
+    session: u64,
+    mut chosen: Option<Rc<Pool>>,
+) -> Result<(Box<Server>, Rc<Pool>)> {
+    let since = Instant::now();
+    loop {
+        let choice = chosen
+            .take()
+            .map_or_else(|| context.choose(identity, listener), Ok);
+        let pool = match choice {
+            Ok(pool) => pool,
+            Err(none) => {
+                wait_for_node(context, since, none).await?;
+                continue;
+            }
+        };
+        if let Some(server) = pool.try_checkout(session) {
+            return Ok((server, pool));
+        }
+        match pool.wait().await {
+            Ok(Grant::Server(mut server)) => {
+                server.assign(session);
+                return Ok((server, pool));
+            }
+            Ok(Grant::Failed(error)) if is_final(&error) || gives_up(context, since) => {
+                return Err(error);
+            }
+            Ok(Grant::Failed(_)) => {
+                retry_pause(context).await;
+            }
+            Ok(Grant::Reroute) | Err(_) => {}
+        }
+    }
+}
+
+/// PostgreSQL's own words: what was to run has not begun.
+fn cancelled() -> Error {
+    Error::client(Kind::Cancelled, "canceling statement due to user request")
+}
+
+/// Whether another node, or the same a moment later, would say the same.
+fn is_final(error: &Error) -> bool {
+    !matches!(error.kind, Kind::ServerGone | Kind::NoNode)
+}
+
+/// Dials that fail are tried again as long as a session would wait for a free server: the topology follows within a
+/// second what is more than one failed connection.
+fn gives_up(context: &Context, since: Instant) -> bool {
+    since.elapsed() >= context.config.borrow().pool.checkout_timeout
+}
+
+async fn retry_pause(context: &Context) {
+    let _ = tokio::time::timeout(RETRY_PAUSE, context.topology_changed()).await;
+}
+
+/// Waits for a newer snapshot, as long as `failover.hold` allows since the checkout began.
+async fn wait_for_node(context: &Context, since: Instant, none: NoPool) -> Result<()> {
+    let hold = context.config.borrow().failover.hold;
+    let left = hold.saturating_sub(since.elapsed());
+    tokio::time::timeout(left, context.topology_changed())
+        .await
+        .map_err(|_| no_node(none, hold))
+}
+
+fn no_node(none: NoPool, hold: Duration) -> Error {
+    let hold = humantime::format_duration(hold);
+    Error::proxy(
+        Kind::NoNode,
+        match none {
+            NoPool::NoPrimary => format!("no primary could be reached for {hold}"),
+            NoPool::NoReplica => format!("no replica could be reached for {hold}"),
+        },
+    )
+}

@@ -1,0 +1,244 @@
+//! What all sessions of one worker share, and what all sessions of one login share.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::{Notify, futures::Notified};
+
+use super::{blocks::Blocks, registry::Registry};
+use crate::{
+    config::{Config, Listener, PrimaryReads, Route},
+    metrics::WorkerCounters,
+    server::{
+        connection::Parameters,
+        pool::Pool,
+        pools::Pools,
+        profile::{Access, Profile},
+    },
+    topology::{Evidence, NodeView, Role, Topology, balance},
+    wire::cancel_key::CancelKey,
+};
+
+/// A worker's belongings, as its sessions see them.
+pub struct Context {
+    pub pools: Pools,
+    pub registry: Registry,
+    pub blocks: Blocks,
+    pub counters: Rc<WorkerCounters>,
+    identities: RefCell<HashMap<Arc<Profile>, Weak<Identity>>>,
+    topology: RefCell<Arc<Topology>>,
+    /// Wakes sessions that wait for a node.
+    topology_changed: Notify,
+    pub config: RefCell<Arc<Config>>,
+    pub outside: Box<dyn Outside>,
+    /// Goes round the replicas; shared by all workers, or each would begin at the same one.
+    turn: Arc<AtomicU32>,
+}
+
+/// What a session asks of the world beyond its worker.
+pub trait Outside {
+    /// A statement is about to create, drop or rename a database: idle servers must make way, on all workers.
+    fn clear_databases(&self);
+    /// A server ended, or could not be had.
+    fn report(&self, node: &str, evidence: Evidence);
+    /// What a client cancels this session with: the given pid, or one of the proxy's own.
+    fn issue_key(&self, session: u64, pid: Option<i32>, minor: u16) -> (i32, CancelKey);
+    fn revoke_key(&self, pid: i32, key: &CancelKey);
+}
+
+/// Why no pool could be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPool {
+    NoPrimary,
+    NoReplica,
+}
+
+/// One login's pools on this worker. Sessions with equal logins share it.
+pub struct Identity {
+    full: Arc<Profile>,
+    /// For a primary that serves a replica listener.
+    read_only: Arc<Profile>,
+    /// A session of this login has asked for currval or lastval (`pool.sequences = "learn"`).
+    reads_sequences: Cell<bool>,
+    cache: RefCell<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    topology: u64,
+    pools: Vec<Option<Rc<Pool>>>,
+}
+
+impl Identity {
+    pub fn new(pools: &Pools, profile: Profile) -> Self {
+        let mut read_only = profile.clone();
+        read_only.access = Access::ReadOnly;
+        Identity {
+            full: pools.intern(profile),
+            read_only: pools.intern(read_only),
+            reads_sequences: Cell::new(false),
+            cache: RefCell::default(),
+        }
+    }
+
+    pub fn reads_sequences(&self) -> bool {
+        self.reads_sequences.get()
+    }
+
+    pub fn learn_sequences(&self) {
+        self.reads_sequences.set(true);
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.full
+    }
+
+    #[inline]
+    fn pool(
+        &self,
+        pools: &Pools,
+        topology: &Topology,
+        node: usize,
+        profile: &Arc<Profile>,
+    ) -> Rc<Pool> {
+        let mut cache = self.cache.borrow_mut();
+        if cache.topology != topology.number || cache.pools.len() != topology.nodes.len() {
+            cache.topology = topology.number;
+            cache.pools.clear();
+            cache.pools.resize(topology.nodes.len(), None);
+        }
+        match &cache.pools[node] {
+            Some(pool) if Arc::ptr_eq(pool.profile(), profile) => pool.clone(),
+            _ => {
+                let pool = pools.pool(profile, &topology.nodes[node]);
+                cache.pools[node] = Some(pool.clone());
+                pool
+            }
+        }
+    }
+}
+
+impl Context {
+    pub fn new(
+        pools: Pools,
+        topology: Arc<Topology>,
+        config: Arc<Config>,
+        turn: Arc<AtomicU32>,
+        counters: Rc<WorkerCounters>,
+        outside: Box<dyn Outside>,
+    ) -> Self {
+        Context {
+            pools,
+            registry: Registry::default(),
+            blocks: Blocks::default(),
+            counters,
+            identities: RefCell::default(),
+            topology: RefCell::new(topology),
+            topology_changed: Notify::new(),
+            config: RefCell::new(config),
+            outside,
+            turn,
+        }
+    }
+
+    /// The pools of a login, shared by all sessions with an equal one.
+    pub fn identity(&self, profile: Profile) -> Rc<Identity> {
+        let mut identities = self.identities.borrow_mut();
+        if let Some(known) = identities.get(&profile).and_then(Weak::upgrade) {
+            return known;
+        }
+        let identity = Rc::new(Identity::new(&self.pools, profile));
+        identities.retain(|_, known| known.strong_count() > 0);
+        identities.insert(identity.full.clone(), Rc::downgrade(&identity));
+        identity
+    }
+
+    /// What a server of this login said at its own, if there has been one: takes nobody's turn.
+    pub fn welcome(&self, identity: &Identity, listener: &Listener) -> Option<Rc<Parameters>> {
+        let topology = self.topology.borrow();
+        let serves = |node: &&Arc<NodeView>| match listener.route {
+            Route::Replica => node.role != Role::Primary || listener.primary != PrimaryReads::Never,
+            Route::Primary | Route::Split => node.role == Role::Primary,
+        };
+        let mut nodes = topology.nodes.iter().filter(|n| n.is_up()).filter(serves);
+        nodes.find_map(|node| self.pools.pool(&identity.full, node).welcome())
+    }
+
+    /// The node that a replication connection of `listener` goes to.
+    pub fn replication_node(&self, listener: &Listener) -> Option<Arc<NodeView>> {
+        let topology = self.topology.borrow();
+        let node = match listener.route {
+            Route::Primary | Route::Split => topology.primary,
+            Route::Replica => balance::choose(&topology, PrimaryReads::Never, spread(1)),
+        };
+        let node = topology.nodes.get(node?)?;
+        node.is_up().then(|| node.clone())
+    }
+
+    /// The pool that a session of `identity` on `listener` is to use now.
+    ///
+    /// # Errors
+    /// No node can serve the listener's route just now.
+    #[inline]
+    pub fn choose(&self, identity: &Identity, listener: &Listener) -> Result<Rc<Pool>, NoPool> {
+        let topology = self.topology.borrow();
+        match listener.route {
+            Route::Primary | Route::Split => {
+                let node = topology
+                    .primary
+                    .filter(|&n| topology.nodes[n].is_up())
+                    .ok_or(NoPool::NoPrimary)?;
+                Ok(identity.pool(&self.pools, &topology, node, &identity.full))
+            }
+            Route::Replica => self.choose_replica(identity, listener.primary, &topology),
+        }
+    }
+
+    fn choose_replica(
+        &self,
+        identity: &Identity,
+        primary: PrimaryReads,
+        topology: &Topology,
+    ) -> Result<Rc<Pool>, NoPool> {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let node = balance::choose(topology, primary, spread(turn)).ok_or(NoPool::NoReplica)?;
+        let profile = match topology.primary == Some(node) {
+            true => &identity.read_only,
+            false => &identity.full,
+        };
+        Ok(identity.pool(&self.pools, topology, node, profile))
+    }
+
+    /// A newer snapshot: pools follow, waiting sessions choose again, holding ones look whether they may stay.
+    pub fn set_topology(&self, topology: Arc<Topology>) {
+        self.pools.set_topology(&topology);
+        *self.topology.borrow_mut() = topology;
+        self.topology_changed.notify_waiters();
+        self.registry.wake_holders();
+    }
+
+    /// Returns when a newer snapshot is in force.
+    pub fn topology_changed(&self) -> Notified<'_> {
+        self.topology_changed.notified()
+    }
+
+    /// A node by name, in the snapshot in force.
+    pub fn node(&self, name: &str) -> Option<Arc<NodeView>> {
+        let topology = self.topology.borrow();
+        let mut nodes = topology.nodes.iter();
+        nodes.find(|n| n.config.name == name).cloned()
+    }
+}
+
+/// Two draws for [`balance::choose`] that go round evenly: bits of a counter in reverse (van der Corput's sequence), so
+/// that two equal replicas are drawn in turn.
+fn spread(turn: u32) -> [u32; 2] {
+    [turn.reverse_bits(), turn.wrapping_mul(0x9e37_79b9)]
+}

@@ -1,0 +1,245 @@
+//! Ends: of the held server, and of the session.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    Link, Session,
+    outcome::{Cause, Place, Ties, Verdict, outcome},
+    registry::Signal,
+    relay::{End, ServerEnd, Step},
+    tenure::{Tenure, tenure},
+};
+use crate::{
+    client::report,
+    error::{Error, Kind, Severity, Side},
+    server::{connection::Server, pool::Pool},
+    topology::Evidence,
+    wire::{TransactionStatus, pipeline::Pipeline},
+};
+
+/// How long a server that does not read is given to take what a client sent before it left.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client that does not read is given to take its last messages.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client that broke the protocol may still send, and how long, before its connection is cut: closing with unread
+/// bytes makes TCP throw our last message away.
+const FAREWELL_BYTES: usize = 64 * 1024;
+const FAREWELL: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// A client may send a statement and leave: what it sent is executed, as it is without a proxy.
+    pub(super) async fn finish_sending(&mut self) {
+        let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client)
+        else {
+            return;
+        };
+        if self.server_fatal || buffer.is_inside_frame() || buffer.pending().is_empty() {
+            return;
+        }
+        let sending = async {
+            server.stream.write_all(buffer.pending()).await?;
+            server.stream.flush().await
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(LAST_WRITE_TIMEOUT, sending).await {
+            buffer.sent(buffer.pending().len());
+        }
+    }
+
+    /// The held server is lost. False when that ends the session.
+    pub(super) async fn server_ended(&mut self, end: ServerEnd) -> bool {
+        let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) else {
+            return true;
+        };
+        self.entry.hold(None);
+        let node = pool.view();
+        let place = Place::of(self.listener.route, pool.profile().access, node.role);
+        let pipeline = pool.close(server);
+        if self.server_fatal {
+            self.say_goodbye(End::Told).await;
+            return false;
+        }
+        let verdict = match end {
+            ServerEnd::Broke(error) => {
+                tracing::warn!(%error, "closed a server");
+                Verdict::Ended(error)
+            }
+            ServerEnd::Gone(detail) => {
+                tracing::debug!(node = node.config.name, detail, "lost a server");
+                self.context
+                    .outside
+                    .report(&node.config.name, Evidence::Eof);
+                self.outcome(&pipeline, place, Cause::Ended)
+            }
+            ServerEnd::GivenUp(cause) => {
+                tracing::debug!(node = node.config.name, ?cause, "gave a server up");
+                self.outcome(&pipeline, place, cause)
+            }
+        };
+        self.obey_verdict(verdict, &pipeline).await
+    }
+
+    fn outcome(&self, pipeline: &Pipeline, place: Place, cause: Cause) -> Verdict {
+        outcome(pipeline.status(), self.flight, place, self.ties(), cause)
+    }
+
+    /// Whether the held server's node still stands by it, and what is to be done if not. Asked whenever the session
+    /// is about to sleep; a new snapshot wakes it for that.
+    #[inline]
+    pub(super) fn must_leave(&self) -> Option<Step> {
+        match &self.link {
+            Link::Held { server, pool } if !pool.is_current(server) => self.leave(server, pool),
+            _ => None,
+        }
+    }
+
+    fn leave(&self, server: &Server, pool: &Pool) -> Option<Step> {
+        let tenure = match pool.has_moved(server) {
+            true => Tenure::Leaving,
+            false => tenure(self.listener.route, pool.profile().access, &pool.view()),
+        };
+        let gives_up = |cause| Some(Step::ServerEnded(ServerEnd::GivenUp(cause)));
+        match tenure {
+            Tenure::Good => None,
+            Tenure::Deposed => gives_up(Cause::Deposed),
+            Tenure::Silent if !server.pipeline.is_quiet() => gives_up(Cause::Silent),
+            Tenure::Leaving if server.pipeline.is_free() && self.client_is_served() => {
+                Some(Step::Ended(End::NodeLeft))
+            }
+            Tenure::Silent | Tenure::Leaving => None,
+        }
+    }
+
+    fn ties(&self) -> Ties {
+        match self.pin {
+            Some(_) => Ties::Pinned,
+            None => Ties::None,
+        }
+    }
+
+    async fn obey_verdict(&mut self, verdict: Verdict, pipeline: &Pipeline) -> bool {
+        match verdict {
+            // The next server's replies must not follow half a message, nor its requests the rest of a stray one.
+            Verdict::Unharmed if self.is_inside_reply() => false,
+            Verdict::Unharmed => {
+                self.abandon_unsent();
+                true
+            }
+            Verdict::Ended(error) => {
+                self.say_goodbye(End::Error(error)).await;
+                false
+            }
+            // A client in the middle of a row could not tell the error from the row.
+            Verdict::Failed(_) if self.is_inside_reply() => false,
+            Verdict::Failed(error) => self.survive(error, pipeline).await,
+        }
+    }
+
+    /// Something that the server said has not been read to its end.
+    pub(super) fn is_inside_reply(&self) -> bool {
+        let buffer = self.to_client.as_ref();
+        buffer.is_some_and(|b| b.is_inside_frame() || !b.unseen().is_empty())
+    }
+
+    /// The client gets all that the server still said before the rest is answered in its place.
+    async fn survive(&mut self, error: Error, pipeline: &Pipeline) -> bool {
+        if self.flush_client().await.is_err() {
+            return false;
+        }
+        self.abandon_unsent();
+        self.fail_transaction(error, pipeline);
+        true
+    }
+
+    /// What was meant for the lost server goes no further.
+    fn abandon_unsent(&mut self) {
+        if let Some(buffer) = &mut self.from_client {
+            buffer.abandon();
+        }
+    }
+
+    /// Tells the client why its session ends, if it can be told.
+    pub(super) async fn say_goodbye(&mut self, end: End) {
+        let error = match end {
+            End::ClientGone => return,
+            End::Told => None,
+            End::Error(error) => Some(error),
+            End::NodeLeft => Some(node_left()),
+        };
+        let is_at_fault = matches!(&error, Some(error) if error.side == Side::Client);
+        let told = tokio::time::timeout(GOODBYE_TIMEOUT, self.flush_and_tell(error)).await;
+        if told.is_err() {
+            tracing::debug!(
+                session = self.entry.id,
+                "the client did not take its last messages"
+            );
+        } else if is_at_fault {
+            self.give_up_server();
+            let _ = tokio::time::timeout(FAREWELL, Box::pin(self.read_away())).await;
+        }
+    }
+
+    /// Takes what the client still sends, up to its end. Box it: sessions keep no room for its bytes.
+    async fn read_away(&mut self) {
+        let (mut left, mut sink) = (FAREWELL_BYTES, [0; 1024]);
+        while left > 0 {
+            match self.client.read(&mut sink).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+        }
+    }
+
+    async fn flush_and_tell(&mut self, error: Option<Error>) {
+        if let Some(error) = &error {
+            self.context.counters.count_error(error.kind);
+            tracing::debug!(session = self.entry.id, %error, "session ended");
+        }
+        if self.flush_client().await.is_err() {
+            return;
+        }
+        if let Some(error) = error
+            && !self.is_inside_reply()
+        {
+            report::error_response(&mut self.out, &error, Some(Severity::Fatal));
+            let _ = self.flush_client().await;
+        }
+        let _ = std::future::poll_fn(|cx| {
+            tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.client), cx)
+        })
+        .await;
+    }
+
+    /// What the worker asked for, if the session can do it now.
+    pub(super) fn obey(&mut self) -> Option<End> {
+        let in_transaction = match &self.link {
+            Link::Free => false,
+            Link::Held { server, .. } => {
+                !server.pipeline.is_quiet() || server.pipeline.status() != TransactionStatus::Idle
+            }
+            Link::Lost(_) => true,
+        };
+        match self.entry.signal() {
+            Signal::None => None,
+            Signal::Drain if in_transaction || !self.client_is_served() => None,
+            Signal::Drain | Signal::End => Some(End::Error(shutting_down())),
+        }
+    }
+}
+
+/// PostgreSQL's own words.
+pub(super) fn shutting_down() -> Error {
+    Error::proxy(
+        Kind::ShuttingDown,
+        "terminating connection due to administrator command",
+    )
+}
+
+/// The session's state is on a node that takes no more work.
+fn node_left() -> Error {
+    Error::proxy(
+        Kind::ShuttingDown,
+        "the server that holds this session's state leaves: nothing was in progress",
+    )
+}

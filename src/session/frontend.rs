@@ -1,0 +1,347 @@
+//! What the client's messages mean: which need a server, what they pin, what they make the server owe.
+
+use std::time::Instant;
+
+use super::{
+    Link, Session,
+    outcome::Flight,
+    relay::{End, Step},
+    statement::{Control, Sequences, Statement},
+    traces::Traces,
+};
+use crate::{
+    config,
+    error::{Error, Kind},
+    server::profile::Access,
+    wire::{
+        TransactionStatus, Violation,
+        cursor::Cursor,
+        frame::{self, Frame, HEADER_LEN, Sender},
+        frontend,
+        pipeline::{Sent, Show},
+    },
+};
+
+/// Longest Query or Parse that is looked at whole; a longer one streams through and pins its session.
+const MAX_TEXT: usize = 1024 * 1024;
+/// Names of portals and statements stand at the start of their messages.
+const MAX_NAMES: usize = 8 * 1024;
+
+/// Our own answers that may wait for a client to read them, before it gets no further ones.
+const MAX_OUT: usize = 16 * 1024;
+
+/// Raises 25006 on the server itself, so that transactions and batches fail just where the refused statement stood.
+const REFUSE_WRITE: &str = "DO $pgsluice$BEGIN RAISE SQLSTATE '25006' USING \
+     MESSAGE = 'cannot leave read-only mode on a replica listener', \
+     HINT = 'Connect to the primary''s port to write.'; END$pgsluice$";
+
+/// What PostgreSQL says where currval and lastval have nothing to look at, and what can be done about it.
+const REFUSE_SEQUENCE: &str = "DO $pgsluice$BEGIN RAISE SQLSTATE '55000' USING \
+     MESSAGE = 'currval and lastval are not defined on this server connection', \
+     HINT = 'The value was drawn on another one. From now on this application keeps its server when it draws one: \
+     run the transaction again, use RETURNING, or a listener with mode = \"session\".'; END$pgsluice$";
+
+impl Session {
+    /// Looks at what the client has sent, as far as it can be acted on now.
+    pub(super) fn scan_client(&mut self) -> Result<(), Step> {
+        while let Some(frame) = self.next_frame()? {
+            match &self.link {
+                Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
+                // The next server, and the end, only when the last one's replies are out.
+                Link::Free if !self.client_is_served() => return Ok(()),
+                Link::Free if frame.tag == b'X' => return Err(Step::Ended(End::ClientGone)),
+                Link::Free => self.take_idle_server()?,
+                Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
+                Link::Held { .. } => self.forward(frame)?,
+                // A client that reads no answers gets no more of them.
+                Link::Lost(_) if self.out.len() >= MAX_OUT => return Ok(()),
+                Link::Lost(_) => self.answer_for_lost(frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Terminate: what was sent before it is still run and answered, as PostgreSQL does. What it never answers without a
+    /// Sync is not waited for.
+    fn terminate(&self) -> Result<(), Step> {
+        let Link::Held { server, .. } = &self.link else {
+            return Ok(());
+        };
+        let unsent = self
+            .from_client
+            .as_ref()
+            .is_some_and(|b| !b.pending().is_empty());
+        match server.pipeline.owed_ready() > 0 || unsent || !self.client_is_served() {
+            true => Ok(()),
+            false => Err(Step::Ended(End::ClientGone)),
+        }
+    }
+
+    /// The next frame, with as much of it in the buffer as its meaning needs.
+    fn next_frame(&mut self) -> Result<Option<Frame>, Step> {
+        let Some(buffer) = &mut self.from_client else {
+            return Ok(None);
+        };
+        if buffer.is_inside_frame() {
+            return Ok(None);
+        }
+        let peeked = frame::peek(buffer.unseen(), Sender::Frontend).map_err(violation)?;
+        let Some(frame) = peeked else {
+            return Ok(None);
+        };
+        let needed = frame.len.min(match frame.tag {
+            b'Q' | b'P' => MAX_TEXT,
+            b'B' | b'D' | b'C' => MAX_NAMES,
+            _ => HEADER_LEN,
+        });
+        if buffer.unseen().len() < needed {
+            buffer.grow_for(needed);
+            return Ok(None);
+        }
+        Ok(Some(frame))
+    }
+
+    /// The body of `frame`, or its beginning if it is longer than what is looked at.
+    pub(super) fn body(&self, frame: Frame) -> &[u8] {
+        let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
+        let end = frame.len.min(unseen.len());
+        unseen.get(HEADER_LEN..end).unwrap_or_default()
+    }
+
+    pub(super) fn drop_frame(&mut self, frame: Frame) {
+        if let Some(buffer) = &mut self.from_client {
+            buffer.discard(frame.len);
+        }
+    }
+
+    fn forward(&mut self, frame: Frame) -> Result<(), Step> {
+        let sent = match frame.tag {
+            b'Q' => return self.forward_query(frame),
+            b'P' => return self.forward_parse(frame),
+            b'B' => return self.forward_bind(frame),
+            b'D' => self.describes(frame)?,
+            b'C' => self.closes(frame)?,
+            b'E' => self.executes(),
+            b'S' => Sent::Sync,
+            b'H' => Sent::Flush,
+            b'd' => Sent::CopyData,
+            b'c' | b'f' => Sent::CopyEnd,
+            _ => {
+                self.pin("function_call");
+                self.note_flight(Flight::MayCommit);
+                Sent::FunctionCall
+            }
+        };
+        if !matches!(sent, Sent::Flush | Sent::CopyData | Sent::CopyEnd) {
+            self.note_flight(Flight::CannotCommit);
+        }
+        self.pass(frame, sent);
+        Ok(())
+    }
+
+    /// A portal that was bound in an earlier flight may be a COMMIT's.
+    fn executes(&mut self) -> Sent {
+        if self.flight == Flight::Nothing {
+            self.note_flight(Flight::MayCommit);
+        }
+        Sent::Execute
+    }
+
+    fn pass(&mut self, frame: Frame, sent: Sent) {
+        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
+            if server.pipeline.is_quiet() {
+                server.asked = Instant::now();
+            }
+            server.pipeline.send(sent, Show::Client);
+            buffer.pass(frame.len);
+        }
+    }
+
+    /// Puts a frame of our own before the client's next one; only its error is shown.
+    pub(super) fn inject(&mut self, frame: &[u8], sent: Sent) {
+        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
+            server.pipeline.send(sent, Show::Swallow);
+            buffer.insert(frame);
+        }
+    }
+
+    fn forward_query(&mut self, frame: Frame) -> Result<(), Step> {
+        let text = self.body(frame);
+        let statement = match frame.len <= MAX_TEXT {
+            true => self.statement(text.strip_suffix(&[0]).ok_or_else(|| violated(frame))?),
+            false => Statement::TOO_LONG,
+        };
+        self.unnamed.forget();
+        let refusal = self.refusal(&statement);
+        self.note_statement(&statement);
+        if let Some(sql) = refusal {
+            let mut refusal = Vec::new();
+            frontend::query(&mut refusal, sql);
+            return self.replace(frame, &refusal, Sent::Query);
+        }
+        self.pass(frame, Sent::Query);
+        Ok(())
+    }
+
+    fn forward_parse(&mut self, frame: Frame) -> Result<(), Step> {
+        let whole = frame.len <= MAX_TEXT;
+        let mut cursor = Cursor::new(self.body(frame));
+        let name = cursor.cstr().map_err(|_| violated(frame))?;
+        let is_unnamed = name.is_empty();
+        let statement = match whole {
+            true => self.statement(cursor.cstr().map_err(|_| violated(frame))?),
+            false => Statement::TOO_LONG,
+        };
+        let refusal = self.refusal(&statement);
+        self.note_statement(&statement);
+        if let Some(sql) = refusal {
+            let mut refusal = Vec::new();
+            frontend::parse(&mut refusal, "", sql);
+            return self.replace(frame, &refusal, Sent::Parse);
+        }
+        if is_unnamed {
+            self.remember_unnamed(frame, statement.control);
+        } else {
+            self.pin("prepared_statement");
+        }
+        self.pass(frame, Sent::Parse);
+        Ok(())
+    }
+
+    fn forward_bind(&mut self, frame: Frame) -> Result<(), Step> {
+        let mut cursor = Cursor::new(self.body(frame));
+        let names = cursor.cstr().and_then(|_portal| cursor.cstr());
+        let is_unnamed = names.map_err(|_| violated(frame))?.is_empty();
+        if is_unnamed {
+            let control = self.unnamed.control();
+            self.ensure_unnamed();
+            self.note_flight(self.flight_of(control));
+        } else {
+            self.note_flight(Flight::MayCommit);
+        }
+        self.pass(frame, Sent::Bind);
+        Ok(())
+    }
+
+    fn describes(&mut self, frame: Frame) -> Result<Sent, Step> {
+        match *self.body(frame) {
+            [b'S', 0] => {
+                self.ensure_unnamed();
+                Ok(Sent::DescribeStatement)
+            }
+            [b'S', ..] => Ok(Sent::DescribeStatement),
+            [b'P', ..] => Ok(Sent::DescribePortal),
+            _ => Err(violated(frame)),
+        }
+    }
+
+    fn closes(&mut self, frame: Frame) -> Result<Sent, Step> {
+        match *self.body(frame) {
+            [b'S', 0] => self.unnamed.forget(),
+            [b'S' | b'P', ..] => {}
+            _ => return Err(violated(frame)),
+        }
+        Ok(Sent::Close)
+    }
+
+    /// Sends `other` in the place of a message that must not reach the server.
+    fn replace(&mut self, frame: Frame, other: &[u8], sent: Sent) -> Result<(), Step> {
+        self.drop_frame(frame);
+        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
+            server.pipeline.send(sent, Show::Client);
+            buffer.insert(other);
+        }
+        Ok(())
+    }
+
+    fn statement(&self, text: &[u8]) -> Statement {
+        Statement::of(text, &self.reading)
+    }
+
+    fn note_statement(&mut self, statement: &Statement) {
+        if let Some(reason) = statement.pin {
+            self.pin(reason);
+        }
+        if statement.sequences == Sequences::Advances {
+            self.note_sequences();
+        }
+        if statement.alters_database {
+            self.context.outside.clear_databases();
+        }
+        self.note_flight(self.flight_of(statement.control));
+    }
+
+    /// What is run in the place of a statement that must not be: it fails on the server, just where it stood.
+    fn refusal(&mut self, statement: &Statement) -> Option<&'static str> {
+        let Link::Held { server, pool } = &self.link else {
+            return None;
+        };
+        if statement.wants_write && pool.profile().access == Access::ReadOnly {
+            return Some(REFUSE_WRITE);
+        }
+        let strangers = self.sequences.are_strangers(server) && self.pin.is_none();
+        if statement.sequences == Sequences::Reads && strangers {
+            self.identity.learn_sequences();
+            return Some(REFUSE_SEQUENCE);
+        }
+        None
+    }
+
+    /// `pool.sequences`: what advances a sequence may have to keep its server.
+    fn note_sequences(&mut self) {
+        let Link::Held { server, .. } = &self.link else {
+            return;
+        };
+        self.sequences.advanced_on(server);
+        let keeps = match self.context.config.borrow().pool.sequences {
+            config::Sequences::Pin => true,
+            config::Sequences::Learn => self.identity.reads_sequences(),
+            config::Sequences::None => false,
+        };
+        if keeps {
+            self.pin("sequence");
+        }
+    }
+
+    /// Keeps the server from now on.
+    pub(super) fn pin(&mut self, reason: &'static str) {
+        self.traces = self.traces.max(Traces::of(reason));
+        if self.pin.is_none() {
+            self.pin = Some(reason);
+            self.context.counters.count_pin(reason);
+        }
+    }
+
+    pub(super) fn note_flight(&mut self, flight: Flight) {
+        self.flight = self.flight.max(flight);
+    }
+
+    pub(super) fn flight_of(&self, control: Control) -> Flight {
+        let status = match &self.link {
+            Link::Held { server, .. } => server.pipeline.status(),
+            _ => TransactionStatus::Idle,
+        };
+        match (control, status) {
+            (Control::Begin | Control::Rollback, _) => Flight::CannotCommit,
+            (Control::Commit, _) | (Control::None, TransactionStatus::Idle) => Flight::MayCommit,
+            (Control::None, _) => Flight::CannotCommit,
+        }
+    }
+}
+
+/// COPY messages and Flush mean nothing to a server that runs nothing.
+fn is_ignored_when_idle(tag: u8) -> bool {
+    matches!(tag, b'd' | b'c' | b'f' | b'H')
+}
+
+pub(super) fn violated(frame: Frame) -> Step {
+    violation(Violation::Malformed(frame.tag))
+}
+
+fn violation(violation: Violation) -> Step {
+    let kind = match violation {
+        Violation::BadLength { len, .. } if len > 4 => Kind::TooLarge,
+        _ => Kind::Protocol,
+    };
+    Step::Ended(End::Error(Error::client(kind, violation.to_string())))
+}

@@ -1,0 +1,250 @@
+//! What a client is told when its server is lost: the outcome table of POSTGRES.md 7.3. Pure.
+//!
+//! The severity says whether the session survives, the SQLSTATE what became of the work. "Rolled back" is claimed only
+//! where no COMMIT can have been sent; where one may have been, nobody knows, and nothing is sent again.
+
+use crate::{
+    config::Route,
+    error::{Error, Kind, Severity},
+    server::profile::Access,
+    topology::Role,
+    wire::TransactionStatus,
+};
+
+/// The most that the messages in flight may have done. The order is the order of strength.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flight {
+    /// Nothing is in flight.
+    Nothing,
+    /// Statements that cannot commit anything.
+    CannotCommit,
+    /// A COMMIT, or a statement that may commit by itself.
+    MayCommit,
+}
+
+/// Where the lost server was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Primary,
+    /// Nothing can be written here.
+    ReadOnly,
+}
+
+/// How the server was lost. Only the text depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its connection ended without a word.
+    Ended,
+    /// Its node has lost the role for which it was taken.
+    Deposed,
+    /// Its node has not answered for longer than the probes wait.
+    Silent,
+}
+
+impl Cause {
+    fn text(self) -> &'static str {
+        match self {
+            Cause::Ended => "the server was lost",
+            Cause::Deposed => "the server lost its role to another",
+            Cause::Silent => "the server stopped answering",
+        }
+    }
+}
+
+impl Place {
+    /// Where a server was that had been taken for `route`, by what its node is now. Only the route still tells what a
+    /// node was that has lost its role meanwhile.
+    pub fn of(route: Route, access: Access, role: Role) -> Self {
+        match (access, route, role) {
+            (Access::ReadOnly, _, _) | (_, Route::Replica, Role::Replica) => Place::ReadOnly,
+            _ => Place::Primary,
+        }
+    }
+}
+
+/// What else is lost with the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ties {
+    /// Nothing: the session can go on with another server.
+    None,
+    /// Session state lived there.
+    Pinned,
+}
+
+/// What the session does now.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The client has lost nothing and is told nothing.
+    Unharmed,
+    /// ERROR, and the transaction counts as failed until the client ends it.
+    Failed(Error),
+    /// The error ends the session (it is FATAL, whatever its kind says).
+    Ended(Error),
+}
+
+/// The outcome for a session whose server was lost without a word.
+pub fn outcome(
+    status: TransactionStatus,
+    flight: Flight,
+    place: Place,
+    ties: Ties,
+    cause: Cause,
+) -> Verdict {
+    let in_transaction = status != TransactionStatus::Idle;
+    match (in_transaction, flight, place, ties) {
+        (false, Flight::Nothing, _, Ties::None) => Verdict::Unharmed,
+        (false, Flight::Nothing, _, Ties::Pinned) => Verdict::Ended(state_lost(cause)),
+        (_, Flight::MayCommit, Place::Primary, _) => Verdict::Ended(unknown(cause)),
+        (true, _, _, Ties::None) => Verdict::Failed(rolled_back(cause)),
+        (true, _, _, Ties::Pinned) => Verdict::Ended(rolled_back(cause)),
+        (false, _, _, _) => Verdict::Ended(nothing_written(cause)),
+    }
+}
+
+fn unknown(cause: Cause) -> Error {
+    Error::proxy(
+        Kind::OutcomeUnknown,
+        format!(
+            "{} before it confirmed the statement: it may or may not have been committed",
+            cause.text()
+        ),
+    )
+    .hint("Find out whether it took effect before you run it again.")
+}
+
+fn rolled_back(cause: Cause) -> Error {
+    Error::proxy(
+        Kind::RolledBack,
+        format!("{}, the transaction was rolled back", cause.text()),
+    )
+    .hint("Run the transaction again.")
+}
+
+fn nothing_written(cause: Cause) -> Error {
+    Error::proxy(
+        Kind::ServerGone,
+        format!(
+            "{} while a statement was running: nothing was written",
+            cause.text()
+        ),
+    )
+}
+
+fn state_lost(cause: Cause) -> Error {
+    Error::proxy(
+        Kind::ServerGone,
+        format!(
+            "{}, and with it this session's state: nothing was in progress",
+            cause.text()
+        ),
+    )
+}
+
+impl Verdict {
+    /// The error with the severity that the client sees.
+    pub fn report(&self) -> Option<(&Error, Severity)> {
+        match self {
+            Verdict::Unharmed => None,
+            Verdict::Failed(error) => Some((error, Severity::Error)),
+            Verdict::Ended(error) => Some((error, Severity::Fatal)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TransactionStatus::{Failed, Idle, Transaction};
+
+    fn told(
+        status: TransactionStatus,
+        flight: Flight,
+        place: Place,
+        ties: Ties,
+    ) -> Option<(&'static str, Severity)> {
+        let verdict = outcome(status, flight, place, ties, Cause::Ended);
+        verdict
+            .report()
+            .map(|(error, severity)| (error.kind.sqlstate(), severity))
+    }
+
+    #[test]
+    fn the_outcome_table() {
+        use {Flight::*, Place::*, Severity::*, Ties::Pinned};
+        let (free, fatal, error) = (Ties::None, Fatal, Error);
+        for (status, flight, place, ties, expected) in [
+            (Idle, Nothing, Primary, free, None),
+            (Idle, Nothing, ReadOnly, free, None),
+            (Idle, Nothing, Primary, Pinned, Some(("08006", fatal))),
+            (Idle, MayCommit, Primary, free, Some(("08007", fatal))),
+            (Idle, MayCommit, Primary, Pinned, Some(("08007", fatal))),
+            (Idle, CannotCommit, Primary, free, Some(("08006", fatal))),
+            (Idle, MayCommit, ReadOnly, free, Some(("08006", fatal))),
+            (Transaction, Nothing, Primary, free, Some(("40001", error))),
+            (Failed, Nothing, Primary, free, Some(("40001", error))),
+            (
+                Transaction,
+                CannotCommit,
+                Primary,
+                free,
+                Some(("40001", error)),
+            ),
+            (
+                Transaction,
+                CannotCommit,
+                Primary,
+                Pinned,
+                Some(("40001", fatal)),
+            ),
+            (
+                Transaction,
+                MayCommit,
+                Primary,
+                free,
+                Some(("08007", fatal)),
+            ),
+            (
+                Transaction,
+                MayCommit,
+                ReadOnly,
+                free,
+                Some(("40001", error)),
+            ),
+        ] {
+            assert_eq!(
+                told(status, flight, place, ties),
+                expected,
+                "{status:?} {flight:?} {place:?} {ties:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_old_primary_is_no_read_only_place_whatever_it_has_become() {
+        use {Access::*, Place::Primary};
+        for (route, access, role, expected) in [
+            (Route::Primary, Full, Role::Primary, Primary),
+            (Route::Primary, Full, Role::Unknown, Primary),
+            (Route::Primary, Full, Role::Replica, Primary),
+            (Route::Split, Full, Role::Unknown, Primary),
+            (Route::Replica, Full, Role::Primary, Primary),
+            (Route::Replica, Full, Role::Unknown, Primary),
+            (Route::Replica, Full, Role::Replica, Place::ReadOnly),
+            (
+                Route::Replica,
+                Access::ReadOnly,
+                Role::Primary,
+                Place::ReadOnly,
+            ),
+            (
+                Route::Replica,
+                Access::ReadOnly,
+                Role::Unknown,
+                Place::ReadOnly,
+            ),
+        ] {
+            let place = Place::of(route, access, role);
+            assert_eq!(place, expected, "{route:?} {access:?} {role:?}");
+        }
+    }
+}

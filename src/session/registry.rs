@@ -1,0 +1,157 @@
+//! The sessions of one worker as others see them: to be cancelled, drained, ended, counted.
+//!
+//! A session writes what it holds into its [`Entry`]; the worker reads it. Nothing here decides anything.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    task::Waker,
+    time::Instant,
+};
+
+use crate::server::connection::Backend;
+
+/// What a session was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    None,
+    /// End as soon as no transaction is open.
+    Drain,
+    /// End now.
+    End,
+}
+
+/// What a session is doing, since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It waits for the client, outside of a transaction.
+    Idle,
+    /// It waits for the client inside a transaction.
+    IdleInTransaction,
+    /// A server is working for it, or it waits for one.
+    Active,
+}
+
+/// One session's entry.
+#[derive(Debug)]
+pub struct Entry {
+    pub id: u64,
+    signal: Cell<Signal>,
+    waker: RefCell<Option<Waker>>,
+    /// The server it holds just now.
+    backend: RefCell<Option<Rc<Backend>>>,
+    activity: Cell<(Activity, Instant)>,
+    /// A CancelRequest came while it held no server.
+    cancelled: Cell<bool>,
+}
+
+impl Entry {
+    /// A CancelRequest for a session that holds no server: if it waits for one, it waits no longer.
+    pub fn cancel_wait(&self) {
+        if self.activity.get().0 == Activity::Active {
+            self.cancelled.set(true);
+            self.wake();
+        }
+    }
+
+    /// Whether it was cancelled since the last call.
+    pub fn take_cancelled(&self) -> bool {
+        self.cancelled.take()
+    }
+
+    pub fn signal(&self) -> Signal {
+        self.signal.get()
+    }
+
+    /// Where a signal wakes the session: called on every poll, cheap when the waker is still the same.
+    #[inline]
+    pub fn watch(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    #[inline]
+    pub fn hold(&self, backend: Option<Rc<Backend>>) {
+        *self.backend.borrow_mut() = backend;
+    }
+
+    /// The server that a CancelRequest for this session must go to.
+    pub fn backend(&self) -> Option<Rc<Backend>> {
+        self.backend.borrow().clone()
+    }
+
+    #[inline]
+    pub fn set_activity(&self, activity: Activity, now: Instant) {
+        if self.activity.get().0 != activity {
+            self.activity.set((activity, now));
+        }
+    }
+
+    pub fn activity(&self) -> (Activity, Instant) {
+        self.activity.get()
+    }
+
+    pub fn send(&self, signal: Signal) {
+        self.signal.set(signal);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// All sessions of one worker.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RefCell<HashMap<u64, Rc<Entry>>>,
+}
+
+impl Registry {
+    pub fn insert(&self, id: u64, now: Instant) -> Rc<Entry> {
+        let entry = Rc::new(Entry {
+            id,
+            signal: Cell::new(Signal::None),
+            waker: RefCell::default(),
+            backend: RefCell::default(),
+            activity: Cell::new((Activity::Idle, now)),
+            cancelled: Cell::new(false),
+        });
+        self.entries.borrow_mut().insert(id, entry.clone());
+        entry
+    }
+
+    pub fn remove(&self, id: u64) {
+        self.entries.borrow_mut().remove(&id);
+    }
+
+    pub fn find(&self, id: u64) -> Option<Rc<Entry>> {
+        self.entries.borrow().get(&id).cloned()
+    }
+
+    /// Sessions that hold a server look at its node again.
+    pub fn wake_holders(&self) {
+        let entries = self.entries.borrow();
+        let holders = entries.values().filter(|e| e.backend.borrow().is_some());
+        holders.for_each(|entry| entry.wake());
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.borrow().is_empty()
+    }
+
+    pub fn for_each(&self, visit: impl FnMut(&Rc<Entry>)) {
+        // A copy, so that a visit may end sessions.
+        let entries: Vec<_> = self.entries.borrow().values().cloned().collect();
+        entries.iter().for_each(visit);
+    }
+}

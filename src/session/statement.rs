@@ -1,0 +1,193 @@
+//! What a session needs to know of a statement's text: a digest of [`crate::route::effects`].
+
+use crate::{
+    route::{
+        Context, Encoding,
+        effects::{Count, Effects, Kind, PinReason, TxControl, effects},
+        lexer::Lexer,
+    },
+    server::connection::Parameters,
+};
+
+/// How a statement moves the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Not at all: alone it is its own transaction.
+    None,
+    Begin,
+    /// Whatever may make work permanent: COMMIT, END, PREPARE TRANSACTION, COMMIT PREPARED, CALL and DO (which may
+    /// commit inside), and any text of several statements or of unknown kind.
+    Commit,
+    /// ROLLBACK or ABORT of the whole transaction.
+    Rollback,
+}
+
+/// What a statement does with `currval` and `lastval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequences {
+    Untouched,
+    /// It may call nextval, by itself or through a column's default.
+    Advances,
+    /// It asks for what an earlier statement of the session left.
+    Reads,
+}
+
+/// The digest of one Query or Parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statement {
+    /// What it leaves behind in the server's session, if it may leave anything.
+    pub pin: Option<&'static str>,
+    pub control: Control,
+    /// Exactly one statement, and that a COMMIT, END, ROLLBACK or ABORT of the whole transaction.
+    pub ends_transaction: bool,
+    pub sequences: Sequences,
+    /// CREATE, DROP or ALTER DATABASE: needs idle servers out of the way.
+    pub alters_database: bool,
+    /// Asks for READ WRITE, which a listener that is read-only by force refuses.
+    pub wants_write: bool,
+}
+
+impl Statement {
+    /// A text that is too long to be looked at.
+    pub const TOO_LONG: Statement = Statement {
+        pin: Some("long_statement"),
+        control: Control::Commit,
+        ends_transaction: false,
+        sequences: Sequences::Advances,
+        alters_database: false,
+        wants_write: true,
+    };
+
+    pub fn of(text: &[u8], context: &Context) -> Self {
+        let effects = effects(text, context);
+        let control = control(&effects);
+        let alone = effects.statements == Count::One;
+        let ends = matches!(effects.control, TxControl::Commit | TxControl::Rollback);
+        Statement {
+            pin: effects.pin.map(PinReason::as_str),
+            control,
+            ends_transaction: alone && ends,
+            sequences: sequences(&effects),
+            alters_database: is_ddl(effects.kind) && names_database(text, context),
+            wants_write: effects.read_write_request,
+        }
+    }
+
+    /// [`Control::Commit`] or [`Control::Rollback`] if that is all there is, else None.
+    pub fn ending(&self) -> Control {
+        match self.ends_transaction {
+            true => self.control,
+            false => Control::None,
+        }
+    }
+}
+
+fn control(effects: &Effects) -> Control {
+    if effects.statements == Count::Many {
+        return Control::Commit;
+    }
+    match effects.control {
+        TxControl::Begin { .. } => Control::Begin,
+        TxControl::Rollback => Control::Rollback,
+        TxControl::Savepoint | TxControl::Release | TxControl::RollbackTo => Control::None,
+        TxControl::None => match effects.kind {
+            Kind::Call | Kind::Do | Kind::Execute | Kind::Unknown => Control::Commit,
+            _ => Control::None,
+        },
+        TxControl::Commit
+        | TxControl::CommitAndChain
+        | TxControl::RollbackAndChain
+        | TxControl::PrepareTransaction
+        | TxControl::CommitPrepared
+        | TxControl::RollbackPrepared => Control::Commit,
+    }
+}
+
+fn sequences(effects: &Effects) -> Sequences {
+    let inserts = matches!(effects.kind, Kind::Write { insert: true } | Kind::CopyFrom);
+    if effects.pin == Some(PinReason::Sequence) {
+        Sequences::Reads
+    } else if effects.advances_sequence || inserts {
+        Sequences::Advances
+    } else {
+        Sequences::Untouched
+    }
+}
+
+fn is_ddl(kind: Kind) -> bool {
+    matches!(kind, Kind::Ddl | Kind::OutsideTransaction | Kind::Unknown)
+}
+
+/// `CREATE DATABASE …`, `DROP DATABASE …`, `ALTER DATABASE …`.
+fn names_database(text: &[u8], context: &Context) -> bool {
+    let mut lexer = Lexer::new(text, context.standard_conforming_strings);
+    let mut word = || lexer.next_token().map_or(&[][..], |token| token.text(text));
+    let verb = word();
+    let is_verb = |known: &&str| verb.eq_ignore_ascii_case(known.as_bytes());
+    ["create", "drop", "alter"].iter().any(is_verb) && word().eq_ignore_ascii_case(b"database")
+}
+
+/// How a session's texts are to be read, by what its server told.
+pub fn reading(told: &Parameters) -> Context {
+    let version = told.value("server_version").unwrap_or_default();
+    Context {
+        standard_conforming_strings: told.value("standard_conforming_strings") != Some("off"),
+        encoding: Encoding::of(told.value("client_encoding").unwrap_or_default().as_bytes()),
+        server_major: major(version).unwrap_or_default(),
+    }
+}
+
+/// The leading number of `server_version`: 15 in `15.18 (Debian …)`, 19 in `19beta1`.
+pub fn major(server_version: &str) -> Option<u8> {
+    let digits = server_version.split(|c: char| !c.is_ascii_digit()).next();
+    digits?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Statement {
+        Statement::of(text.as_bytes(), &Context::default())
+    }
+
+    #[test]
+    fn what_may_commit_is_never_taken_for_what_cannot() {
+        for (text, expected) in [
+            ("select 1", Control::None),
+            ("begin", Control::Begin),
+            ("commit", Control::Commit),
+            ("end", Control::Commit),
+            ("rollback", Control::Rollback),
+            ("rollback to s", Control::None),
+            ("rollback and chain", Control::Commit),
+            ("prepare transaction 'x'", Control::Commit),
+            ("commit prepared 'x'", Control::Commit),
+            ("call p()", Control::Commit),
+            ("do $$begin end$$", Control::Commit),
+            ("insert into t values (1); commit", Control::Commit),
+            ("rollback; select 1", Control::Commit),
+        ] {
+            assert_eq!(of(text).control, expected, "{text}");
+        }
+        assert_eq!(of("commit").ending(), Control::Commit);
+        assert_eq!(of("commit; select 1").ending(), Control::None);
+        assert_eq!(of("rollback to s").ending(), Control::None);
+    }
+
+    #[test]
+    fn statements_that_need_idle_servers_out_of_the_way_are_seen() {
+        assert!(of("/* x */ DROP DATABASE d").alters_database);
+        assert!(of("create database d template e").alters_database);
+        assert!(of("ALTER DATABASE d RENAME TO e").alters_database);
+        assert!(!of("create table database (a int)").alters_database);
+        assert!(!of("select 'drop database d'").alters_database);
+    }
+
+    #[test]
+    fn the_version_is_read_from_what_servers_say() {
+        assert_eq!(major("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major("19beta1"), Some(19));
+        assert_eq!(major(""), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! From a login to a session: what the client is told before its first ReadyForQuery.
+
+use std::{pin::Pin, rc::Rc, sync::Arc};
+
+use super::{
+    Link, Session, checkout::checkout, context::Context, outcome::Flight, registry::Signal,
+    replication, sequences::SequenceState, statement, traces::Traces, unnamed::Unnamed,
+};
+use crate::{
+    client::Login,
+    config::{Listener, PoolMode, Route},
+    error::Result,
+    route,
+    server::{
+        connection::{Parameters, Server},
+        pool::Pool,
+        profile::{Access, Profile},
+    },
+    wire::{TransactionStatus, backend},
+};
+
+/// A client that has logged in.
+pub struct Admission {
+    pub context: Rc<Context>,
+    pub listener: Arc<Listener>,
+    pub login: Box<Login>,
+    /// Unique in the process, never 0.
+    pub id: u64,
+    /// The worker drains: the session is told so at once.
+    pub draining: bool,
+}
+
+/// A session from its login to its end. Boxed here, around one future that holds the session once.
+pub fn start(admission: Admission) -> Pin<Box<dyn Future<Output = ()>>> {
+    if admission.login.replication.is_some() {
+        return Box::pin(replication::run(admission));
+    }
+    let minor = admission.login.minor;
+    Box::pin(Session::new(admission).run(minor))
+}
+
+impl Session {
+    fn new(admission: Admission) -> Self {
+        let Admission {
+            context,
+            listener,
+            login,
+            id,
+            draining,
+        } = admission;
+        let Login {
+            stream,
+            unread,
+            user,
+            database,
+            parameters,
+            credentials,
+            ..
+        } = *login;
+        let identity = context.identity(Profile {
+            database,
+            user,
+            parameters,
+            access: Access::Full,
+            credentials,
+        });
+        let entry = context.registry.insert(id, context.pools.now());
+        if draining {
+            entry.send(Signal::Drain);
+        }
+        let from_client = (!unread.is_empty()).then(|| {
+            let mut buffer = context.blocks.take();
+            buffer.append(&unread);
+            buffer
+        });
+        Session {
+            context,
+            listener,
+            identity,
+            entry,
+            client: stream,
+            from_client,
+            to_client: None,
+            out: Vec::new(),
+            link: Link::Free,
+            told: Rc::default(),
+            pin: None,
+            traces: Traces::default(),
+            flight: Flight::Nothing,
+            unnamed: Unnamed::default(),
+            sequences: SequenceState::default(),
+            reading: route::Context::default(),
+            hold: 0,
+            server_fatal: false,
+            key: None,
+        }
+    }
+
+    /// ParameterStatus of a real server, BackendKeyData, ReadyForQuery.
+    pub(super) async fn welcome(&mut self, minor: u16) -> Result<()> {
+        let pid = match self.listener.mode {
+            PoolMode::Session => Some(self.take_session_server().await?),
+            PoolMode::Transaction => {
+                self.told = self.known_parameters().await?;
+                None
+            }
+        };
+        self.reading = statement::reading(&self.told);
+        self.tell_all_parameters();
+        let (pid, key) = self.context.outside.issue_key(self.entry.id, pid, minor);
+        backend::backend_key_data(&mut self.out, pid, &key);
+        self.key = Some(Box::new((pid, key)));
+        backend::ready_for_query(&mut self.out, TransactionStatus::Idle.as_byte());
+        Ok(())
+    }
+
+    /// A session listener's session has one server, from here to its end. Says the server's own pid.
+    async fn take_session_server(&mut self) -> Result<i32> {
+        let (server, pool) = self.login_server().await?;
+        let pid = server.backend.pid;
+        self.told = server.parameters.clone();
+        self.hold(server, pool);
+        self.pin = Some("session_mode");
+        Ok(pid)
+    }
+
+    /// What servers of this login say at theirs: known, or asked of one.
+    async fn known_parameters(&mut self) -> Result<Rc<Parameters>> {
+        if let Some(known) = self.context.welcome(&self.identity, &self.listener) {
+            return Ok(known);
+        }
+        let (server, pool) = self.login_server().await?;
+        let told = server.parameters.clone();
+        pool.checkin(server);
+        Ok(told)
+    }
+
+    async fn login_server(&self) -> Result<(Box<Server>, Rc<Pool>)> {
+        checkout(
+            &self.context,
+            &self.identity,
+            &self.listener,
+            self.entry.id,
+            None,
+        )
+        .await
+    }
+
+    fn tell_all_parameters(&mut self) {
+        for (name, value) in &self.told.0 {
+            backend::parameter_status(&mut self.out, name, value);
+        }
+        if tells_hot_standby(&self.told) {
+            let standby = match self.listener.route {
+                Route::Replica => "on",
+                Route::Primary | Route::Split => "off",
+            };
+            backend::parameter_status(&mut self.out, "in_hot_standby", standby);
+        }
+    }
+}
+
+/// Servers tell `in_hot_standby` since version 14.
+fn tells_hot_standby(parameters: &Parameters) -> bool {
+    let version = parameters.value("server_version").unwrap_or_default();
+    statement::major(version).is_some_and(|major| major >= 14)
+}

@@ -1,0 +1,204 @@
+//! The judge: keeps one [`Record`] per node, applies the ruling, and numbers the snapshots. Pure: it has no clock, no
+//! I/O and no lock; whoever owns it passes facts with their times in and publishes what comes out.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Alarm, NodeView, Topology,
+    facts::Fact,
+    record::Record,
+    ruling::{self, Certainty, Claim, Memory, Verdict},
+};
+use crate::config;
+
+/// Names one node over reloads: the same while its name, host and port stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct NodeId(u64);
+
+struct Entry {
+    id: NodeId,
+    record: Record,
+    view: Arc<NodeView>,
+}
+
+pub(super) struct Judge {
+    /// How long a node may be silent before it is down.
+    patience: Duration,
+    memory: Memory,
+    entries: Vec<Entry>,
+    /// The last snapshot's.
+    number: u64,
+    primary: Option<usize>,
+    alarms: Vec<Alarm>,
+    /// For `NodeId` and `generation`: grows only.
+    next: u64,
+}
+
+impl Judge {
+    pub fn new(patience: Duration, memory: Memory) -> Self {
+        Judge {
+            patience,
+            memory,
+            entries: Vec::new(),
+            number: 0,
+            primary: None,
+            alarms: Vec::new(),
+            next: 1,
+        }
+    }
+
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The nodes from now on, in this order; returns their ids. What is known of a node that stays is kept, its load
+    /// too. Where no node of the remembered cluster is left, an operator may have moved to another cluster: the nodes
+    /// are asked anew which one it is.
+    pub fn set_nodes(&mut self, nodes: &[config::Node], now: Instant) -> (Vec<NodeId>, Topology) {
+        let mut old = std::mem::take(&mut self.entries);
+        for node in nodes {
+            let known = old.iter().position(|e| same_place(&e.view.config, node));
+            let entry = match known {
+                Some(index) => reconfigured(old.swap_remove(index), node),
+                None => self.new_entry(node, now),
+            };
+            self.entries.push(entry);
+        }
+        self.settle_anew_if_moved();
+        let ids = self.entries.iter().map(|entry| entry.id).collect();
+        (ids, self.next_snapshot(now))
+    }
+
+    /// Takes in a fact learned at `now`; returns the next snapshot if the fact changed anything that a snapshot shows.
+    /// A fact about a node that was removed is nothing.
+    pub fn observe(&mut self, node: NodeId, now: Instant, fact: Fact) -> Option<Topology> {
+        let entry = self.entries.iter_mut().find(|entry| entry.id == node)?;
+        entry.record.observe(now, fact, self.patience);
+        entry.view.position.set_insert(entry.record.insert());
+        entry.view.position.set_replay(entry.record.replay());
+        self.apply_ruling(now).then(|| self.snapshot())
+    }
+
+    fn next_snapshot(&mut self, now: Instant) -> Topology {
+        if !self.apply_ruling(now) {
+            self.number += 1;
+        }
+        self.snapshot()
+    }
+
+    fn snapshot(&self) -> Topology {
+        Topology {
+            number: self.number,
+            primary: self.primary,
+            nodes: self.entries.iter().map(|e| e.view.clone()).collect(),
+            alarms: self.alarms.clone(),
+        }
+    }
+
+    /// Returns whether the snapshot is another than the last.
+    fn apply_ruling(&mut self, now: Instant) -> bool {
+        let claims: Vec<Claim> = self.entries.iter().map(claim).collect();
+        let ruling = ruling::rule(self.memory, &claims);
+        self.memory = ruling.memory;
+        let mut changed = (self.primary, &self.alarms) != (ruling.primary, &ruling.alarms);
+        for (entry, verdict) in self.entries.iter_mut().zip(&ruling.verdicts) {
+            changed |= update_view(entry, verdict, now, &mut self.next);
+        }
+        self.primary = ruling.primary;
+        self.alarms = ruling.alarms;
+        self.number += u64::from(changed);
+        changed
+    }
+
+    fn new_entry(&mut self, node: &config::Node, now: Instant) -> Entry {
+        let mut view = NodeView::unheard(Arc::new(node.clone()), now);
+        view.generation = take(&mut self.next);
+        Entry {
+            id: NodeId(take(&mut self.next)),
+            record: Record::new(now),
+            view: Arc::new(view),
+        }
+    }
+
+    fn settle_anew_if_moved(&mut self) {
+        let ours = |entry: &Entry| entry.record.system_id() == self.memory.system_id;
+        if !self.entries.iter().any(ours) {
+            self.memory.certainty = Certainty::Settling;
+        }
+    }
+}
+
+fn take(next: &mut u64) -> u64 {
+    *next += 1;
+    *next - 1
+}
+
+fn same_place(a: &config::Node, b: &config::Node) -> bool {
+    (&a.name, &a.host, a.port) == (&b.name, &b.host, b.port)
+}
+
+/// The same node with other settings (weight, zone, limits).
+fn reconfigured(mut entry: Entry, node: &config::Node) -> Entry {
+    if *entry.view.config != *node {
+        let mut view = NodeView::clone(&entry.view);
+        view.config = Arc::new(node.clone());
+        entry.view = Arc::new(view);
+    }
+    entry
+}
+
+fn claim(entry: &Entry) -> Claim {
+    Claim {
+        standing: entry.record.standing(),
+        system_id: entry.record.system_id(),
+        word: entry.record.word(),
+    }
+}
+
+/// Brings a view up to the verdict; returns whether anything is new.
+fn update_view(entry: &mut Entry, verdict: &Verdict, now: Instant, next: &mut u64) -> bool {
+    let (old, record) = (&entry.view, &entry.record);
+    let timeline = record.word().timeline();
+    let same_verdict = *verdict == verdict_of(old);
+    let same_identity = old.timeline == timeline
+        && old.system_id == record.system_id()
+        && old.incarnation == record.incarnation();
+    if same_verdict && same_identity {
+        return false;
+    }
+    let mut view = NodeView::clone(old);
+    if outdates_servers(old, record, verdict) {
+        view.generation = take(next);
+    }
+    if !same_verdict {
+        view.since = now;
+    }
+    view.role = verdict.role;
+    view.health = verdict.health;
+    view.reason = verdict.reason;
+    view.timeline = timeline;
+    view.system_id = record.system_id();
+    view.incarnation = record.incarnation();
+    entry.view = Arc::new(view);
+    true
+}
+
+fn verdict_of(view: &NodeView) -> Verdict {
+    Verdict {
+        role: view.role,
+        health: view.health,
+        reason: view.reason,
+    }
+}
+
+/// Whether servers dialled under `old` must not be used again.
+fn outdates_servers(old: &NodeView, record: &Record, verdict: &Verdict) -> bool {
+    let other_line = old.timeline.is_some() && old.timeline != record.word().timeline();
+    old.role != verdict.role || other_line || old.incarnation != record.incarnation()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! Nodes and what is known of them: probes gather facts, the pure judge turns them into a numbered snapshot.
+//!
+//! ```text
+//! probe (one task per node) ──Fact──▶ judge (pure) ──Ruling──▶ Topology (immutable, numbered) ──▶ workers, HTTP
+//! ```
+//!
+//! Everything here runs on the control runtime; workers only read snapshots ([`Handle`], [`Watcher`]) and may tell
+//! that a server of theirs ended ([`Handle::report`]). Invariants of every snapshot, held by [`judge`] and its property
+//! tests: at most one node has [`Role::Primary`]; it carries the highest timeline ever seen and the cluster's system
+//! identifier; `primary` is that node while it is [`Health::Up`], else `None`.
+
+pub mod balance;
+mod facts;
+mod judge;
+mod link;
+mod probe;
+mod record;
+mod ruling;
+pub(crate) mod tls;
+mod watch;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+pub use watch::{Evidence, Handle, Watcher, spawn};
+
+use crate::config;
+
+/// What a node is, by its own word and the judge's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The one node that may get writes. It keeps the role while it is down, until another is promoted.
+    Primary,
+    /// In recovery, by its last word.
+    Replica,
+    /// Never heard of, or writable without being the primary.
+    Unknown,
+}
+
+impl Role {
+    /// The word in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+            Role::Unknown => "unknown",
+        }
+    }
+
+    pub const ALL: [Role; 3] = [Role::Primary, Role::Replica, Role::Unknown];
+}
+
+/// Whether a node takes sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// In rotation.
+    Up,
+    /// Answers "shutting down", or was drained: no new checkout, idle servers close, sessions leave at transaction end.
+    Draining,
+    /// Writable, but on a timeline that has been left behind, or of another cluster: nothing is sent there.
+    Fenced,
+    /// No answer, refused, or starting up.
+    Down,
+}
+
+impl Health {
+    /// The word in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Up => "up",
+            Health::Draining => "draining",
+            Health::Fenced => "fenced",
+            Health::Down => "down",
+        }
+    }
+
+    pub const ALL: [Health; 4] = [Health::Up, Health::Draining, Health::Fenced, Health::Down];
+}
+
+/// Why a node has the health that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its probes are answered.
+    Answering,
+    /// No probe has ended yet.
+    Unheard,
+    /// It answers, but at the start no primary is named before every node had its chance to speak.
+    Settling,
+    /// Nothing listens there.
+    Refused,
+    /// No answer within the patience.
+    Silent,
+    /// It refuses sessions (57P03) and none is left: starting up, recovering, or at the end of a shutdown.
+    StartingUp,
+    /// Sessions go on, new ones are refused with 57P03.
+    ShuttingDown,
+    /// Sessions go on, but new ones find nobody.
+    NoNewConnections,
+    /// Every connection slot is taken, and the probe has none.
+    Full,
+    /// The probe's login was refused.
+    LoginRefused,
+    /// Its system identifier is not the cluster's.
+    ForeignSystem,
+    /// Writable on a timeline below the highest.
+    OldTimeline,
+    /// Another node is writable on the same timeline.
+    Conflict,
+}
+
+impl Reason {
+    /// The word in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Answering => "answering",
+            Reason::Unheard => "unheard",
+            Reason::Settling => "settling",
+            Reason::Refused => "refused",
+            Reason::Silent => "silent",
+            Reason::StartingUp => "starting_up",
+            Reason::ShuttingDown => "shutting_down",
+            Reason::NoNewConnections => "no_new_connections",
+            Reason::Full => "full",
+            Reason::LoginRefused => "login_refused",
+            Reason::ForeignSystem => "foreign_system",
+            Reason::OldTimeline => "old_timeline",
+            Reason::Conflict => "conflict",
+        }
+    }
+}
+
+/// Something that an operator must look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Alarm {
+    /// Nobody gets writes.
+    NoPrimary,
+    /// Two nodes are writable on one timeline: nobody gets writes.
+    TwoPrimaries,
+    /// A writable node on an old timeline is fenced.
+    StalePrimary,
+    /// A configured node belongs to another cluster.
+    ForeignNode,
+}
+
+impl Alarm {
+    /// The word in metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Alarm::NoPrimary => "no_primary",
+            Alarm::TwoPrimaries => "two_primaries",
+            Alarm::StalePrimary => "stale_primary",
+            Alarm::ForeignNode => "foreign_node",
+        }
+    }
+
+    pub const ALL: [Alarm; 4] = [
+        Alarm::NoPrimary,
+        Alarm::TwoPrimaries,
+        Alarm::StalePrimary,
+        Alarm::ForeignNode,
+    ];
+}
+
+/// A WAL position. Shown as PostgreSQL shows it (`16/B374D848`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 as u32)
+    }
+}
+
+impl fmt::Debug for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A node in a [`Topology`] snapshot.
+#[derive(Debug, Clone)]
+pub struct NodeView {
+    pub config: Arc<config::Node>,
+    pub role: Role,
+    pub health: Health,
+    pub reason: Reason,
+    /// When role, health and reason became what they are.
+    pub since: Instant,
+    /// The timeline it writes, or last received; None until it was told.
+    pub timeline: Option<u32>,
+    /// Of the cluster that made its data directory; None until the first answer.
+    pub system_id: Option<u64>,
+    /// Counts the (crash) restarts that were seen: what was known of its WAL before is void.
+    pub incarnation: u64,
+    /// Changes whenever servers dialled earlier must not be used again: role, timeline or incarnation changed. Unique
+    /// over all nodes of this process.
+    pub generation: u64,
+    /// Shared by all workers: what balancing looks at. The same over snapshots and reloads, while host and port stay.
+    pub load: Arc<Load>,
+    /// Moves between snapshots, with each probe.
+    pub position: Arc<Position>,
+}
+
+impl NodeView {
+    /// A node of which nothing is known.
+    pub fn unheard(config: Arc<config::Node>, now: Instant) -> Self {
+        NodeView {
+            config,
+            role: Role::Unknown,
+            health: Health::Down,
+            reason: Reason::Unheard,
+            since: now,
+            timeline: None,
+            system_id: None,
+            incarnation: 0,
+            generation: 0,
+            load: Arc::default(),
+            position: Arc::default(),
+        }
+    }
+
+    /// Whether new work may be given to it.
+    pub fn is_up(&self) -> bool {
+        self.health == Health::Up
+    }
+}
+
+/// Live load of one node, over all workers.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Servers checked out just now.
+    pub in_flight: AtomicU32,
+}
+
+/// The last WAL positions that a probe brought. Each is of its own probe: for display, not for freshness.
+#[derive(Debug, Default)]
+pub struct Position {
+    insert: AtomicU64,
+    replay: AtomicU64,
+}
+
+impl Position {
+    /// The end of WAL on a writable node; 0/0 when never told.
+    pub fn insert(&self) -> Lsn {
+        Lsn(self.insert.load(Ordering::Relaxed))
+    }
+
+    /// What a replica has replayed; 0/0 when never told.
+    pub fn replay(&self) -> Lsn {
+        Lsn(self.replay.load(Ordering::Relaxed))
+    }
+
+    fn set_insert(&self, lsn: Lsn) {
+        self.insert.store(lsn.0, Ordering::Relaxed);
+    }
+
+    fn set_replay(&self, lsn: Lsn) {
+        self.replay.store(lsn.0, Ordering::Relaxed);
+    }
+}
+
+/// An immutable, numbered snapshot. Workers hold it by `Arc` and compare `number`.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    /// Grows by one with each snapshot.
+    pub number: u64,
+    /// Index into `nodes`: the one node that gets writes.
+    pub primary: Option<usize>,
+    /// In the order of the configuration.
+    pub nodes: Vec<Arc<NodeView>>,
+    /// What an operator must look at, in the order of [`Alarm::ALL`].
+    pub alarms: Vec<Alarm>,
+}
+
+impl Topology {
+    /// The node that gets writes.
+    pub fn primary(&self) -> Option<&Arc<NodeView>> {
+        self.nodes.get(self.primary?)
+    }
+
+    /// A node by its name in the configuration.
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeView>> {
+        self.nodes.iter().find(|node| node.config.name == name)
+    }
+
+    /// Replicas in rotation.
+    pub fn replicas_up(&self) -> impl Iterator<Item = &Arc<NodeView>> {
+        self.nodes
+            .iter()
+            .filter(|node| node.role == Role::Replica && node.is_up())
+    }
+
+    /// How far a replica's replay is behind the primary's insert position, in bytes; None where either is unknown.
+    pub fn lag_bytes(&self, node: &NodeView) -> Option<u64> {
+        let (insert, replay) = (self.primary()?.position.insert(), node.position.replay());
+        let known = node.role == Role::Replica && insert.0 > 0 && replay.0 > 0;
+        known.then(|| insert.0.saturating_sub(replay.0))
+    }
+}

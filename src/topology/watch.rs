@@ -1,0 +1,284 @@
+//! Publication: how snapshots reach workers, and who owns the probes.
+//!
+//! The control runtime writes (probes, through [`Shared::observe`]), everybody else reads an `Arc<Topology>`. The lock
+//! around the judge is only ever taken on the control side; a worker's read is one atomic load, or none with a
+//! [`Watcher`], which keeps its own copy of the pointer. Probes end when the last [`Handle`] is dropped.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    Topology,
+    facts::Fact,
+    judge::{Judge, NodeId},
+    probe::{self, Settings},
+    ruling::Memory,
+};
+use crate::{
+    config::{self, Config},
+    error::Result,
+    metrics::Histogram,
+};
+
+/// How a worker's server ended, or why it could not be had. It proves nothing: the node's probe looks at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The dial was refused.
+    Refused,
+    /// The connection ended without a word.
+    Eof,
+    /// FATAL 57P01: a shutdown, or `pg_terminate_backend`.
+    Terminated,
+    /// 57P02: another backend crashed, all restart.
+    Crashed,
+    /// 57P03: starting up, or shutting down.
+    NotNow,
+}
+
+impl Evidence {
+    /// From the SQLSTATE of a FATAL error; None where it says nothing about the node.
+    pub fn from_sqlstate(sqlstate: &[u8]) -> Option<Self> {
+        match sqlstate {
+            b"57P01" => Some(Evidence::Terminated),
+            b"57P02" => Some(Evidence::Crashed),
+            b"57P03" => Some(Evidence::NotNow),
+            _ => None,
+        }
+    }
+}
+
+/// Starts one probe per node on the current runtime, and publishes what they find.
+///
+/// At first all nodes are down ("unheard"), and number 1 is out.
+///
+/// # Errors
+/// When the certificates of `[tls.server]` cannot be used. Nothing was started then.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn spawn(config: &Config) -> Result<Handle> {
+    let settings = Settings::new(config)?;
+    let judge = Judge::new(settings.patience(), Memory::default());
+    let handle = Handle {
+        shared: Arc::new(Shared::new(judge)),
+        settings: Arc::new(ArcSwap::from_pointee(settings)),
+        probes: Arc::default(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    handle.set_nodes(config);
+    Ok(handle)
+}
+
+/// The way to the snapshots; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    settings: Arc<ArcSwap<Settings>>,
+    probes: Arc<Mutex<HashMap<NodeId, Probe>>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Handle {
+    /// The newest snapshot.
+    pub fn current(&self) -> Arc<Topology> {
+        self.shared.published.load_full()
+    }
+
+    /// A reader for one task or worker.
+    pub fn watch(&self) -> Watcher {
+        Watcher {
+            cache: Cache::new(self.shared.published.clone()),
+            numbers: self.shared.numbers.subscribe(),
+        }
+    }
+
+    /// Waits until there is a snapshot with a number above `number`, and returns the newest.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn changed(&self, number: u64) -> Arc<Topology> {
+        let mut numbers = self.shared.numbers.subscribe();
+        // The sender lives in `shared`, which `self` holds: this cannot fail.
+        let _ = numbers.wait_for(|newest| *newest > number).await;
+        self.current()
+    }
+
+    /// Takes nodes and probe settings from a new configuration. Nodes that stay are not disturbed: their probes use
+    /// another login or certificate from their next connection on (they dial once a second).
+    ///
+    /// # Errors
+    /// When the certificates of `[tls.server]` cannot be used. Nothing was changed then.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        self.settings.store(Arc::new(Settings::new(config)?));
+        self.set_nodes(config);
+        Ok(())
+    }
+
+    /// Tells the node's probe to look now. Many reports at once cost one look.
+    pub fn report(&self, node: &str, evidence: Evidence) {
+        tracing::debug!(node, ?evidence, "a server ended");
+        let probes = lock(&self.probes);
+        let named = probes.values().filter(|probe| probe.name == node);
+        named.for_each(|probe| probe.wake.notify_one());
+    }
+
+    /// Round-trip times of each node's probes, by name.
+    pub fn latencies(&self) -> Vec<(String, Arc<Histogram>)> {
+        let probes = lock(&self.probes);
+        let all = probes.values();
+        all.map(|probe| (probe.name.clone(), probe.latency.clone()))
+            .collect()
+    }
+
+    fn set_nodes(&self, config: &Config) {
+        let mut probes = lock(&self.probes);
+        let ids = self.shared.set_nodes(config, &self.settings.load());
+        let mut old = std::mem::take(&mut *probes);
+        for (id, node) in ids.into_iter().zip(&config.nodes) {
+            let kept = old.remove(&id);
+            probes.insert(id, kept.unwrap_or_else(|| self.start_probe(id, node)));
+        }
+    }
+
+    fn start_probe(&self, id: NodeId, node: &config::Node) -> Probe {
+        let wake = Arc::new(Notify::new());
+        let latency = Arc::<Histogram>::default();
+        let reporter = Reporter {
+            node: id,
+            shared: self.shared.clone(),
+            latency: latency.clone(),
+        };
+        let run = probe::run(node.clone(), self.settings.clone(), wake.clone(), reporter);
+        Probe {
+            name: node.name.clone(),
+            wake,
+            latency,
+            task: self.runtime.spawn(run),
+        }
+    }
+}
+
+/// One task's view of the topology: reading costs a pointer comparison while nothing changes.
+pub struct Watcher {
+    cache: Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>,
+    numbers: watch::Receiver<u64>,
+}
+
+impl Watcher {
+    /// The newest snapshot.
+    pub fn current(&mut self) -> &Arc<Topology> {
+        self.cache.load()
+    }
+
+    /// Waits for a snapshot that was published since the last call (or since the watcher was made). Pends for ever once
+    /// nobody can publish any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        if self.numbers.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A running probe; it ends with this.
+struct Probe {
+    name: String,
+    wake: Arc<Notify>,
+    latency: Arc<Histogram>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where a probe tells what it learned.
+pub(super) struct Reporter {
+    node: NodeId,
+    shared: Arc<Shared>,
+    latency: Arc<Histogram>,
+}
+
+impl Reporter {
+    pub fn tell(&self, fact: Fact) {
+        self.shared.observe(self.node, fact);
+    }
+
+    pub fn note_latency(&self, time: Duration) {
+        self.latency.record(time);
+    }
+}
+
+/// The judge and what it published.
+struct Shared {
+    judge: Mutex<Judge>,
+    published: Arc<ArcSwap<Topology>>,
+    numbers: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn new(judge: Judge) -> Self {
+        Shared {
+            judge: Mutex::new(judge),
+            published: Arc::default(),
+            numbers: watch::Sender::new(0),
+        }
+    }
+
+    fn observe(&self, node: NodeId, fact: Fact) {
+        let mut judge = lock(&self.judge);
+        if let Some(topology) = judge.observe(node, Instant::now(), fact) {
+            self.publish(topology);
+        }
+    }
+
+    fn set_nodes(&self, config: &Config, settings: &Settings) -> Vec<NodeId> {
+        let mut judge = lock(&self.judge);
+        judge.set_patience(settings.patience());
+        let (ids, topology) = judge.set_nodes(&config.nodes, Instant::now());
+        self.publish(topology);
+        ids
+    }
+
+    /// Called with the judge locked, so that numbers only grow.
+    fn publish(&self, topology: Topology) {
+        let old = self.published.load();
+        log_changes(&old, &topology);
+        let number = topology.number;
+        self.published.store(Arc::new(topology));
+        self.numbers.send_replace(number);
+    }
+}
+
+fn log_changes(old: &Topology, new: &Topology) {
+    for node in &new.nodes {
+        let name = &node.config.name;
+        let before = old.node(name).map(|n| (n.role, n.health, n.reason));
+        if before != Some((node.role, node.health, node.reason)) {
+            let (role, health) = (node.role.as_str(), node.health.as_str());
+            let (reason, timeline) = (node.reason.as_str(), node.timeline);
+            tracing::info!(node = name, role, health, reason, timeline, "node changed");
+        }
+    }
+    for alarm in new.alarms.iter().filter(|a| !old.alarms.contains(a)) {
+        tracing::warn!(alarm = alarm.as_str(), "alarm");
+    }
+}
+
+/// A poisoned lock is taken all the same: every holder leaves its value whole at each step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,101 @@
+//! Writers for the messages that a client sends: our side of a login to a server. Each appends one whole message.
+
+use super::{
+    cancel_key::CancelKey,
+    startup::{CANCEL_CODE, PROTOCOL_3, SSL_CODE},
+};
+
+/// Appends a message without a type byte (startup phase): length, and what `body` appends.
+fn packet(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    // Far below 4 GiB: all variable parts came through limits.
+    let length = (out.len() - length_at) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn frame(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    packet(out, body);
+}
+
+fn cstr(out: &mut Vec<u8>, text: &str) {
+    // A zero inside would end the field early and let the rest pass as something else.
+    out.extend(text.bytes().take_while(|b| *b != 0));
+    out.push(0);
+}
+
+/// StartupMessage of protocol 3.`minor`; `parameters` in order, `user` among them.
+pub fn startup<'a>(
+    out: &mut Vec<u8>,
+    minor: u16,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) {
+    packet(out, |out| {
+        out.extend_from_slice(&(PROTOCOL_3 | u32::from(minor)).to_be_bytes());
+        for (name, value) in parameters {
+            cstr(out, name);
+            cstr(out, value);
+        }
+        out.push(0);
+    });
+}
+
+pub fn ssl_request(out: &mut Vec<u8>) {
+    packet(out, |out| out.extend_from_slice(&SSL_CODE.to_be_bytes()));
+}
+
+pub fn cancel_request(out: &mut Vec<u8>, pid: i32, key: &CancelKey) {
+    packet(out, |out| {
+        out.extend_from_slice(&CANCEL_CODE.to_be_bytes());
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(key.as_bytes());
+    });
+}
+
+/// PasswordMessage: a plain password, or the md5 answer.
+pub fn password(out: &mut Vec<u8>, password: &str) {
+    frame(out, b'p', |out| cstr(out, password));
+}
+
+pub fn sasl_initial_response(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
+    frame(out, b'p', |out| {
+        cstr(out, mechanism);
+        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
+    frame(out, b'p', |out| out.extend_from_slice(data));
+}
+
+pub fn query(out: &mut Vec<u8>, sql: &str) {
+    frame(out, b'Q', |out| cstr(out, sql));
+}
+
+/// Parse of a statement without parameter types.
+pub fn parse(out: &mut Vec<u8>, name: &str, sql: &str) {
+    frame(out, b'P', |out| {
+        cstr(out, name);
+        cstr(out, sql);
+        out.extend_from_slice(&[0, 0]);
+    });
+}
+
+/// Close of a prepared statement.
+pub fn close_statement(out: &mut Vec<u8>, name: &str) {
+    frame(out, b'C', |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
+pub fn sync(out: &mut Vec<u8>) {
+    frame(out, b'S', |_| {});
+}
+
+pub fn terminate(out: &mut Vec<u8>) {
+    frame(out, b'X', |_| {});
+}

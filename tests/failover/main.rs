@@ -1,0 +1,12 @@
+//! The primary's end, through the whole proxy: who is told what, where writes go, and where they never go again.
+//!
+//! Every test has a cluster of its own: a primary and two streaming replicas. Nothing here depends on how fast the
+//! machine is, only on what comes after what.
+
+mod forwarder;
+mod lost;
+#[path = "../nodes/mod.rs"]
+mod nodes;
+mod proxied;
+mod restart;
+mod shutdown;

@@ -1,0 +1,209 @@
+//! Random changes to conversations, from a seed alone.
+
+use super::speak::{frame, query};
+
+/// splitmix64: small, and the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    pub fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    frame(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+fn bind(name: &str) -> Vec<u8> {
+    frame(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+
+fn execute() -> Vec<u8> {
+    frame(b'E', b"\0\0\0\0\0")
+}
+
+fn sync() -> Vec<u8> {
+    frame(b'S', b"")
+}
+
+/// Valid conversations after a login, message by message.
+pub fn conversations() -> Vec<Vec<Vec<u8>>> {
+    let copied = || frame(b'd', b"1\tx\n");
+    vec![
+        vec![
+            query("SELECT 1"),
+            query("INSERT INTO t VALUES (1, 'x')"),
+            query("SELECT 2, 'x'"),
+        ],
+        vec![
+            query("BEGIN"),
+            query("SELECT 1/0"),
+            query("SELECT 1"),
+            query("ROLLBACK"),
+        ],
+        vec![
+            query(""),
+            query("SELECT 1; SELECT 2; SELECT 3"),
+            query("SELEKT"),
+        ],
+        vec![
+            parse("", "SELECT 1"),
+            bind(""),
+            frame(b'D', b"P\0"),
+            execute(),
+            sync(),
+            parse("", "SELECT 1/0"),
+            bind(""),
+            execute(),
+            frame(b'D', b"S\0"),
+            sync(),
+        ],
+        vec![
+            parse("s", "INSERT INTO t VALUES (2, 'y')"),
+            frame(b'D', b"Ss\0"),
+            frame(b'H', b""),
+            bind("s"),
+            execute(),
+            sync(),
+            bind("s"),
+            execute(),
+            frame(b'C', b"Ss\0"),
+            sync(),
+        ],
+        vec![parse("", "SELECT 7"), sync(), bind(""), execute(), sync()],
+        vec![
+            query("COPY t FROM STDIN"),
+            copied(),
+            copied(),
+            frame(b'c', b""),
+            query("SELECT 3"),
+        ],
+        vec![
+            query("COPY t FROM STDIN"),
+            copied(),
+            frame(b'd', b"no number\n"),
+            frame(b'c', b""),
+        ],
+        vec![
+            query("COPY t FROM STDIN"),
+            copied(),
+            frame(b'f', b"no more\0"),
+            query("SELECT 4"),
+        ],
+        vec![
+            parse("", "COPY t FROM STDIN"),
+            bind(""),
+            execute(),
+            copied(),
+            frame(b'c', b""),
+            sync(),
+        ],
+        vec![
+            parse("", "COPY t FROM STDIN"),
+            bind(""),
+            execute(),
+            sync(),
+            copied(),
+            frame(b'c', b""),
+            sync(),
+            query("SELECT 5"),
+        ],
+        vec![
+            query("COPY (SELECT generate_series(1, 50)) TO STDOUT"),
+            query("SELECT 6"),
+        ],
+        // int4pl(1, 2), in text.
+        vec![
+            frame(b'F', b"\0\0\0\xb1\0\0\0\x02\0\0\0\x011\0\0\0\x012\0\0"),
+            query("SELECT 8"),
+        ],
+    ]
+}
+
+/// Types that a client may send after its login; Terminate not among them.
+const KNOWN: &[u8] = b"QPBDECHSFdcf";
+
+/// Whether bodies are still what their types say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bodies {
+    Right,
+    Retyped,
+}
+
+/// Changes that leave every message whole: another order, repetitions, gaps, other types.
+pub fn whole(random: &mut Random) -> (Vec<Vec<u8>>, Bodies) {
+    let mut bodies = Bodies::Right;
+    let mut frames = random.choose(&conversations()).clone();
+    if random.below(4) == 0 {
+        frames.extend(random.choose(&conversations()).clone());
+    }
+    for _ in 0..1 + random.below(3) {
+        let (at, other) = (random.below(frames.len()), random.below(frames.len()));
+        match random.below(5) {
+            0 => frames.swap(at, other),
+            1 => frames.insert(other, frames[at].clone()),
+            2 if frames.len() > 1 => drop(frames.remove(at)),
+            3 => {
+                frames[at][0] = *random.choose(KNOWN);
+                bodies = Bodies::Retyped;
+            }
+            _ => frames.insert(
+                at,
+                random
+                    .choose(&[sync(), frame(b'H', b""), execute()])
+                    .clone(),
+            ),
+        }
+    }
+    (frames, bodies)
+}
+
+/// Changes that may break everything: bits, lengths, types, cuts, repetitions.
+pub fn broken(random: &mut Random, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut frames = frames.to_vec();
+    for _ in 0..1 + random.below(3) {
+        let at = random.below(frames.len());
+        let other = frames[random.below(frames.len())].clone();
+        let chosen = &mut frames[at];
+        match random.below(7) {
+            0 => flip(random, chosen),
+            1 => set_length(random, chosen),
+            2 => chosen[0] = random.next() as u8,
+            3 => chosen.truncate(random.below(chosen.len()).max(1)),
+            4 => frames.insert(at, other),
+            5 => chosen.extend((0..random.below(40)).map(|_| random.next() as u8)),
+            _ => frames.truncate(at + 1),
+        }
+    }
+    frames.concat()
+}
+
+pub fn flip(random: &mut Random, bytes: &mut [u8]) {
+    for _ in 0..1 + random.below(4) {
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+    }
+}
+
+const LENGTHS: [u32; 9] = [0, 1, 3, 4, 5, 10_001, 0x3fff_ffff, 0x8000_0000, 0xffff_ffff];
+
+/// At the place of a message's length, or of a startup packet's.
+fn set_length(random: &mut Random, bytes: &mut [u8]) {
+    let at = random.below(2);
+    if let Some(place) = bytes.get_mut(at..at + 4) {
+        place.copy_from_slice(&random.choose(&LENGTHS).to_be_bytes());
+    }
+}

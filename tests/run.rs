@@ -1,0 +1,244 @@
+//! `pgsluice run`, the program itself: what systemd is told, what signals do, what the log says.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+#[path = "nodes/mod.rs"]
+mod nodes;
+use nodes::{PATIENCE, Server};
+
+const SECRET: &str = "hunter2-never-to-be-seen";
+
+/// The program, with everything that it has said on standard error.
+struct Running {
+    process: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Running {
+    fn start(file: &Path, notify: Option<&Path>) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+        command.args(["run", "-c"]).arg(file);
+        command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+        if let Some(socket) = notify {
+            command.env("NOTIFY_SOCKET", socket);
+        }
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let said = BufReader::new(process.stderr.take().unwrap());
+        let log = Arc::<Mutex<String>>::default();
+        let ear = log.clone();
+        thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                ear.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let running = Running { process, log };
+        running.wait_said("\"listening\"", 1);
+        running
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn wait_said(&self, text: &str, times: usize) {
+        wait_until(text, || self.log().matches(text).count() >= times);
+    }
+
+    /// The events of the log; every line is one.
+    fn events(&self) -> Vec<serde_json::Value> {
+        let log = self.log();
+        let parse =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        log.lines().map(parse).collect()
+    }
+
+    /// Where it listens, in the order of the file.
+    fn address(&self) -> SocketAddr {
+        let events = self.events();
+        let mut listening = events.iter().map(|event| &event["fields"]);
+        let fields = listening.find(|fields| fields["message"] == "listening");
+        fields.unwrap()["address"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
+    }
+
+    #[track_caller]
+    fn wait_end(&mut self) -> i32 {
+        let mut ended = None;
+        wait_until("the program ends", || {
+            ended = self.process.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the program\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A configuration for the node at `port`, logging JSON.
+fn write_config(dir: &Path, port: u16) -> PathBuf {
+    let file = dir.join("pgsluice.toml");
+    let text = format!(
+        "workers = 1\n[http]\nlisten = \"off\"\n[log]\nformat = \"json\"\n\
+         [[listener]]\nlisten = \"127.0.0.1:0\"\nroute = \"primary\"\n\
+         [[node]]\nname = \"pg1\"\nhost = \"127.0.0.1\"\nport = {port}\n\
+         [probe]\nuser = \"prober\"\npassword = \"{SECRET}\"\n\
+         [auth]\nmethod = \"trust\"\n\
+         [[user]]\nname = \"app\"\npassword = \"{SECRET}\"\n"
+    );
+    write_private(&file, &text);
+    file
+}
+
+fn write_private(file: &Path, text: &str) {
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// Nobody listens there.
+const NOBODY: u16 = 9;
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut text = [0; 256];
+        let len = socket.recv(&mut text).unwrap();
+        String::from_utf8(text[..len].to_vec())
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    let mut running = Running::start(&write_config(dir.path(), NOBODY), Some(&path));
+    assert_eq!(hear(), "READY=1");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(hear(), "STOPPING=1");
+    assert_eq!(running.wait_end(), 0);
+}
+
+#[test]
+fn a_bad_file_at_a_reload_is_refused_with_its_reason_and_a_good_one_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), NOBODY);
+    let mut running = Running::start(&file, None);
+    let address = running.address();
+    let good = fs::read_to_string(&file).unwrap();
+    write_private(&file, &format!("{good}[pool]\nsiez = 3\n"));
+    running.signal(Signal::SIGHUP);
+    running.wait_said("reload refused, the old configuration stays", 1);
+    running.wait_said("unknown key `siez` in `pool`", 1);
+    TcpStream::connect(address).expect("it still listens");
+    write_private(&file, &format!("{good}[pool]\nsize = 3\n"));
+    running.signal(Signal::SIGHUP);
+    running.wait_said("\"reloaded\"", 1);
+    let events = running.events();
+    let fields = |message: &str| {
+        let mut all = events.iter().map(|event| event["fields"].clone());
+        all.find(|f| f["message"] == message).unwrap()
+    };
+    assert_eq!(fields("reloaded")["live"], "[\"pool\"]");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait_end(), 0);
+    assert!(!running.log().contains(SECRET), "{}", running.log());
+}
+
+/// A session inside a transaction.
+fn begin(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut startup = Vec::new();
+    let login = [("user", "app"), ("database", "postgres")];
+    pgsluice::wire::frontend::startup(&mut startup, 0, login);
+    stream.write_all(&startup).unwrap();
+    until(&mut stream, b"Z\0\0\0\x05I");
+    ask(&mut stream, "BEGIN", b"Z\0\0\0\x05T");
+    stream
+}
+
+fn ask(stream: &mut TcpStream, sql: &str, answer: &[u8]) {
+    let mut query = Vec::new();
+    pgsluice::wire::frontend::query(&mut query, sql);
+    stream.write_all(&query).unwrap();
+    until(stream, answer);
+}
+
+/// Reads on until the peer has said `end`.
+#[track_caller]
+fn until(stream: &mut TcpStream, end: &[u8]) {
+    let mut heard = Vec::new();
+    while !heard.windows(end.len()).any(|w| w == end) {
+        let mut some = [0; 4096];
+        let len = stream.read(&mut some).unwrap();
+        assert!(len > 0, "ended after {}", heard.escape_ascii());
+        heard.extend_from_slice(&some[..len]);
+    }
+}
+
+#[test]
+fn sigterm_lets_a_transaction_end_and_a_second_one_does_not() {
+    let pg = Server::primary(&nodes::installations()[0]);
+    pg.sql("CREATE ROLE app LOGIN");
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), pg.port);
+
+    let mut running = Running::start(&file, None);
+    let mut session = begin(running.address());
+    running.signal(Signal::SIGTERM);
+    running.wait_said("draining", 1);
+    ask(&mut session, "SELECT 1", b"Z\0\0\0\x05T");
+    ask(&mut session, "COMMIT", b"57P01");
+    assert_eq!(running.wait_end(), 0);
+
+    let mut running = Running::start(&file, None);
+    let mut session = begin(running.address());
+    running.signal(Signal::SIGTERM);
+    running.wait_said("draining", 1);
+    ask(&mut session, "SELECT 1", b"Z\0\0\0\x05T");
+    running.signal(Signal::SIGTERM);
+    until(&mut session, b"57P01");
+    assert_eq!(running.wait_end(), 0);
+    assert!(!running.log().contains(SECRET), "{}", running.log());
+}

@@ -1,0 +1,22 @@
+//! Sessions, pools and the relay, on a real PostgreSQL, with the proxy in process.
+//!
+//! Clients are raw sockets: a driver would hide the order of messages, and would not send the wrong ones.
+
+#[path = "../nodes/mod.rs"]
+mod nodes;
+
+mod bed;
+mod forwarder;
+mod raw;
+
+mod cancel;
+mod copy;
+mod lifecycle;
+mod limits;
+mod lost;
+mod parameters;
+mod pooling;
+mod relay;
+mod split;
+mod vanish;
+mod waiting;

@@ -1,0 +1,312 @@
+//! The topology on real PostgreSQL: what its probes see of shutdowns, crashes, freezes and promotions.
+//!
+//! Every test makes its own cluster on free ports, in a temporary directory, for PostgreSQL 15 and, where
+//! `PGSLUICE_TEST_PG_BINS` (colon-separated directories) names more, for those too.
+
+mod nodes;
+
+use std::{process::Stdio, sync::Arc, time::Instant};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use nodes::{INTERVAL, Probed, Server, config, generation, installations, is_primary};
+use pgsluice::topology::{self, Alarm, Evidence, Health, Reason, Role, Topology};
+
+#[test]
+fn primary_and_replica_are_found_with_timeline_system_and_positions() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1"), replica.node("pg2")]);
+        let t = probed.wait("both up on timeline 1", |t| {
+            is_primary(t, "pg1")
+                && t.replicas_up().count() == 1
+                && t.nodes.iter().all(|n| n.timeline == Some(1))
+        });
+        let system = primary.sql("select system_identifier from pg_control_system()");
+        for node in &t.nodes {
+            assert_eq!(node.system_id.unwrap().to_string(), system);
+        }
+        assert!(t.nodes[0].position.insert().0 > 0 && t.nodes[1].position.replay().0 > 0);
+        assert!(t.alarms.is_empty(), "{t:?}");
+        assert!(!probed.ever(|t| is_primary(t, "pg2")));
+    }
+}
+
+#[test]
+fn a_promotion_after_the_primary_was_killed_is_followed() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1"), replica.node("pg2")]);
+        let before = probed.wait_primary("pg1");
+        primary.signal(Signal::SIGKILL);
+        let killed = Instant::now();
+        let down = probed.wait_health("pg1", Health::Down);
+        eprintln!("{}: down after {:?}", bin.display(), killed.elapsed());
+        assert_eq!(down.primary, None);
+        assert_eq!(down.node("pg1").unwrap().role, Role::Primary, "{down:?}");
+        assert_eq!(down.alarms, [Alarm::NoPrimary]);
+        replica.promote();
+        let promoted = Instant::now();
+        let after = probed.wait_primary("pg2");
+        eprintln!("{}: followed after {:?}", bin.display(), promoted.elapsed());
+        assert_eq!(after.node("pg2").unwrap().timeline, Some(2));
+        assert_eq!(after.node("pg1").unwrap().role, Role::Unknown);
+        assert!(generation(&after, "pg2") > generation(&before, "pg2"));
+    }
+}
+
+#[test]
+fn a_frozen_primary_that_was_replaced_is_fenced_when_it_thaws() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1"), replica.node("pg2")]);
+        probed.wait("both up", |t| {
+            is_primary(t, "pg1") && t.replicas_up().count() == 1
+        });
+        primary.freeze();
+        let frozen = Instant::now();
+        let down = probed.wait_health("pg1", Health::Down);
+        eprintln!(
+            "{}: frozen, down after {:?}",
+            bin.display(),
+            frozen.elapsed()
+        );
+        assert_eq!(down.node("pg1").unwrap().reason, Reason::Silent);
+        replica.promote();
+        probed.wait_primary("pg2");
+        primary.thaw();
+        let fenced = probed.wait_health("pg1", Health::Fenced);
+        assert!(is_primary(&fenced, "pg2"));
+        assert_eq!(fenced.node("pg1").unwrap().reason, Reason::OldTimeline);
+        assert_eq!(fenced.alarms, [Alarm::StalePrimary]);
+        let promoted_at = fenced.nodes[1].since;
+        let later =
+            |t: &Topology| t.nodes[1].role == Role::Primary && t.nodes[1].since >= promoted_at;
+        assert!(!probed.ever(|t| later(t) && is_primary(t, "pg1")));
+    }
+}
+
+#[test]
+fn a_frozen_replica_leaves_rotation_and_returns_with_its_generation() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1"), replica.node("pg2")]);
+        let before = probed.wait("both up with incarnations known", |t| {
+            is_primary(t, "pg1") && t.replicas_up().any(|n| n.timeline.is_some())
+        });
+        replica.freeze();
+        probed.wait_health("pg2", Health::Down);
+        replica.thaw();
+        let after = probed.wait_health("pg2", Health::Up);
+        assert_eq!(generation(&after, "pg2"), generation(&before, "pg2"));
+        assert!(!probed.ever(|t| t.number >= before.number && t.primary.is_none()));
+    }
+}
+
+#[test]
+fn a_crash_restart_is_a_new_incarnation_and_no_failover() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1"), replica.node("pg2")]);
+        let before = probed.wait_primary("pg1");
+        // A backend that is not the probe's dies hard, and all the others with it.
+        let mut sleeper = primary
+            .command(
+                "psql",
+                &[
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    &primary.port.to_string(),
+                    "-U",
+                    "postgres",
+                    "-d",
+                    "postgres",
+                    "-Xc",
+                    "select pg_sleep(600)",
+                ],
+            )
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let query = "select count(*) from pg_stat_activity where query like '%pg_sleep(600)' and state = 'active'";
+        probed.wait_sql(&primary, query, "1");
+        let pid = primary.sql("select pid from pg_stat_activity where query like '%pg_sleep(600)' and state = 'active'");
+        kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        let incarnation = before.node("pg1").unwrap().incarnation;
+        let after = probed.wait("a new incarnation of the primary", |t| {
+            is_primary(t, "pg1") && t.nodes[0].incarnation > incarnation
+        });
+        let _ = sleeper.wait();
+        assert!(generation(&after, "pg1") > generation(&before, "pg1"));
+        assert_eq!(after.node("pg1").unwrap().timeline, Some(1));
+        assert!(!probed.ever(|t| is_primary(t, "pg2") || t.alarms.contains(&Alarm::StalePrimary)));
+    }
+}
+
+#[test]
+fn a_terminated_probe_connection_changes_nothing() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let probed = Probed::start(vec![primary.node("pg1")]);
+        let before = probed.wait_primary("pg1");
+        let probe =
+            "from pg_stat_activity where usename = 'prober' and query like '%pg_is_in_recovery%'";
+        let old = primary.sql(&format!("select pid {probe}"));
+        primary.sql(&format!("select pg_terminate_backend(pid) {probe}"));
+        probed.wait_sql(
+            &primary,
+            &format!("select count(*) {probe} and pid <> {old}"),
+            "1",
+        );
+        let after = probed.handle.current();
+        assert_eq!(generation(&after, "pg1"), generation(&before, "pg1"));
+        assert!(!probed.ever(|t| t.number >= before.number && !is_primary(t, "pg1")));
+    }
+}
+
+#[test]
+fn a_smart_shutdown_is_seen_as_draining_and_ends_while_probed() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let probed = Probed::start(vec![primary.node("pg1")]);
+        probed.wait_primary("pg1");
+        let started = Instant::now();
+        primary.ctl(&["stop", "-m", "smart"]);
+        eprintln!("{}: smart stop took {:?}", bin.display(), started.elapsed());
+        let down = probed.wait_health("pg1", Health::Down);
+        assert!(probed.ever(|t| t.nodes[0].health == Health::Draining));
+        assert_eq!(down.primary, None);
+        primary.start();
+        let back = probed.wait_primary("pg1");
+        assert!(back.nodes[0].incarnation > 0);
+    }
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_by_name() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let other = Server::primary(&bin);
+        let nodes = vec![
+            other.node("stray"),
+            primary.node("pg1"),
+            replica.node("pg2"),
+        ];
+        let probed = Probed::start(nodes);
+        let t = probed.wait_primary("pg1");
+        let stray = t.node("stray").unwrap();
+        assert_eq!(stray.health, Health::Fenced);
+        assert_eq!(stray.reason, Reason::ForeignSystem);
+        assert_eq!(t.alarms, [Alarm::ForeignNode]);
+        assert!(!probed.ever(|t| is_primary(t, "stray")));
+    }
+}
+
+#[test]
+fn a_reload_adds_and_removes_nodes_without_touching_the_others() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let replica = primary.replica();
+        let probed = Probed::start(vec![primary.node("pg1")]);
+        let before = probed.wait_primary("pg1");
+        let pid = "select string_agg(pid::text, ',') from pg_stat_activity \
+                   where usename = 'prober' and query like '%pg_is_in_recovery%'";
+        let probe_pid = primary.sql(pid);
+        let both = config(vec![replica.node("pg2"), primary.node("pg1")]);
+        probed.handle.reload(&both).unwrap();
+        let t = probed.wait_health("pg2", Health::Up);
+        let (old, new) = (before.node("pg1").unwrap(), t.node("pg1").unwrap());
+        assert!(Arc::ptr_eq(&old.load, &new.load));
+        assert_eq!(old.generation, new.generation);
+        assert_eq!(t.primary, Some(1));
+        probed
+            .handle
+            .reload(&config(vec![primary.node("pg1")]))
+            .unwrap();
+        let t = probed.wait("pg2 gone", |t| t.nodes.len() == 1);
+        assert!(is_primary(&t, "pg1"));
+        assert_eq!(
+            primary.sql(pid),
+            probe_pid,
+            "the probe of pg1 kept its connection"
+        );
+        assert!(!probed.ever(|t| t.number >= before.number && !is_primary(t, "pg1")));
+        let gone = "select count(*) from pg_stat_activity where usename = 'prober'";
+        probed.wait_sql(&replica, gone, "0");
+    }
+}
+
+#[test]
+fn a_node_whose_postmaster_alone_is_frozen_takes_no_new_sessions() {
+    let primary = Server::primary(&installations()[0]);
+    let probed = Probed::start(vec![primary.node("pg1")]);
+    probed.wait_primary("pg1");
+    kill(primary.pids()[0], Signal::SIGSTOP).unwrap();
+    let down = probed.wait_health("pg1", Health::Down);
+    assert_eq!(down.nodes[0].reason, Reason::NoNewConnections);
+    primary.thaw();
+    probed.wait_primary("pg1");
+}
+
+#[test]
+fn a_workers_report_makes_the_probe_dial_at_once() {
+    let primary = Server::primary(&installations()[0]);
+    let probed = Probed::start(vec![primary.node("pg1")]);
+    probed.wait_primary("pg1");
+    let sessions = "select sessions > 30 from pg_stat_database where datname = 'postgres'";
+    // Without reports there is one dial a second, and none of them counts before its statistics are flushed.
+    let deadline = Instant::now() + nodes::PATIENCE;
+    let started = Instant::now();
+    while primary.sql(sessions) != "t" {
+        assert!(Instant::now() < deadline, "too few dials");
+        probed.handle.report("pg1", Evidence::Terminated);
+        std::thread::sleep(INTERVAL);
+    }
+    eprintln!("30 dials took {:?}", started.elapsed());
+    assert!(!probed.ever(|t| t.nodes[0].health == Health::Draining));
+}
+
+#[test]
+fn probes_log_in_with_scram_over_verified_tls() {
+    use pgsluice::config::TlsMode;
+    let primary = Server::primary(&installations()[0]);
+    let ca = primary.demand_tls_and_scram();
+    let cases = [
+        (TlsMode::VerifyFull, Some(ca.clone()), Reason::Answering),
+        (TlsMode::VerifyCa, Some(ca.clone()), Reason::Answering),
+        (TlsMode::Require, None, Reason::Answering),
+        (TlsMode::Prefer, None, Reason::Answering),
+        (TlsMode::VerifyFull, None, Reason::Silent),
+        (TlsMode::Disable, None, Reason::LoginRefused),
+    ];
+    for (mode, ca, reason) in cases {
+        let mut config = config(vec![primary.node("pg1")]);
+        config.tls.server.mode = mode;
+        config.tls.server.ca = ca;
+        let probed = Probed::with(config);
+        let t = probed.wait("judged", |t| t.nodes[0].reason != Reason::Unheard);
+        assert_eq!(t.nodes[0].reason, reason, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_missing_certificate_is_named_before_any_probe_starts() {
+    let mut config = config(Vec::new());
+    config.tls.server.mode = pgsluice::config::TlsMode::VerifyFull;
+    config.tls.server.ca = Some("/nonexistent/ca.pem".into());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let error = runtime.block_on(async { topology::spawn(&config).err().unwrap() });
+    assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+}
