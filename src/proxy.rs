@@ -4,7 +4,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicI32, AtomicU64,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -150,6 +153,12 @@ impl Proxy {
 
     pub fn topology(&self) -> &topology::Handle {
         &self.common.topology
+    }
+
+    /// Number of the oldest snapshot that a worker's sessions still go by: every worker knows what was published up to it.
+    pub fn topology_in_force(&self) -> u64 {
+        let followed = self.workers.iter().map(|w| w.topology.load(Acquire));
+        followed.min().unwrap_or(0)
     }
 
     /// Sessions and logins under way.

@@ -9,7 +9,10 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicI32, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, Release},
+        },
     },
     thread,
     time::{Duration, Instant},
@@ -43,7 +46,7 @@ use crate::{
         context::{Context, Outside},
         registry::Signal,
     },
-    topology::{self, Evidence},
+    topology::{self, Evidence, Topology},
     wire::cancel_key::CancelKey,
 };
 
@@ -127,6 +130,8 @@ pub struct Worker {
     thread: Option<thread::JoinHandle<()>>,
     /// Connections that it has been handed and that have not ended.
     pub clients: Arc<AtomicUsize>,
+    /// Number of the topology snapshot that its sessions go by.
+    pub topology: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -142,7 +147,8 @@ impl Worker {
         connector: Arc<Connector>,
     ) -> io::Result<Worker> {
         let clients = Arc::new(AtomicUsize::new(0));
-        let counted = clients.clone();
+        let topology = Arc::new(AtomicU64::new(0));
+        let (counted, followed) = (clients.clone(), topology.clone());
         let runtime = Builder::new_current_thread();
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -151,7 +157,7 @@ impl Worker {
                 match runtime.enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => runtime.block_on(async move {
                         let local = Local::new(index, common, config, connector, counted);
-                        local.serve(inbox).await;
+                        local.serve(inbox, &followed).await;
                     }),
                     Err(error) => tracing::error!(%error, "a worker could not start"),
                 }
@@ -159,6 +165,7 @@ impl Worker {
         Ok(Worker {
             thread: Some(thread),
             clients,
+            topology,
         })
     }
 
@@ -230,8 +237,10 @@ impl Local {
         }
     }
 
-    async fn serve(mut self, mut inbox: Inbox) {
+    async fn serve(mut self, mut inbox: Inbox, followed: &AtomicU64) {
         let mut topology = self.common.topology.watch();
+        // What was published before there was a watcher would not be told again.
+        self.follow(topology.current(), followed);
         let mut tick = tokio::time::interval(TICK);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
@@ -246,9 +255,7 @@ impl Local {
                     self.obey(message);
                 }
                 Some(message) = inbox.pools.recv() => self.context.pools.handle(message),
-                () = topology.changed() => {
-                    self.context.set_topology(topology.current().clone());
-                }
+                () = topology.changed() => self.follow(topology.current(), followed),
                 _ = tick.tick() => self.context.pools.tick(Instant::now()),
                 _ = sweep.tick() => self.context.pools.sweep(),
                 _ = publish.tick() => self.context.counters.publish(),
@@ -256,6 +263,11 @@ impl Local {
         }
         self.context.pools.close_all_idle();
         self.context.counters.publish();
+    }
+
+    fn follow(&self, topology: &Arc<Topology>, followed: &AtomicU64) {
+        self.context.set_topology(topology.clone());
+        followed.store(topology.number, Release);
     }
 
     fn obey(&mut self, message: Message) {

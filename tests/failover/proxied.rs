@@ -169,16 +169,18 @@ impl Proxied {
     }
 
     pub fn reload(&self, config: Config) {
-        let (done, ended) = mpsc::channel();
-        let command: Command = Box::new(move |proxy| {
-            proxy.reload(config).unwrap();
-            done.send(()).unwrap();
-        });
-        self.commands.send(command).ok().unwrap();
-        ended.recv().unwrap();
+        self.run(move |proxy| proxy.reload(config).map(drop).unwrap());
     }
 
-    /// Waits for a snapshot that satisfies `condition`, and returns it.
+    /// On the proxy's own thread.
+    fn run<T: Send + 'static>(&self, act: impl FnOnce(&mut Proxy) -> T + Send + 'static) -> T {
+        let (done, ended) = mpsc::channel();
+        let command: Command = Box::new(move |proxy| done.send(act(proxy)).unwrap());
+        self.commands.send(command).ok().unwrap();
+        ended.recv().unwrap()
+    }
+
+    /// Waits for a snapshot that satisfies `condition` and that every worker goes by, and returns it.
     #[track_caller]
     pub fn wait(&self, what: &str, condition: impl Fn(&Topology) -> bool) -> Arc<Topology> {
         let deadline = Instant::now() + PATIENCE;
@@ -190,6 +192,10 @@ impl Proxied {
                 .block_on(async { timeout(left, self.topology.changed(topology.number)).await });
             topology = changed.unwrap_or_else(|_| panic!("never {what}: {topology:#?}"));
         }
+        let number = topology.number;
+        wait_until("the workers know", || {
+            self.run(|proxy| proxy.topology_in_force()) >= number
+        });
         topology
     }
 

@@ -8,7 +8,7 @@ use pgsluice::topology::{Health, Topology};
 
 use crate::{
     forwarder::Forwarder,
-    nodes::{installations, is_primary},
+    nodes::{Server, installations, is_primary},
     proxied::{Cluster, READS, Session, Told, WHERE, WRITES, wait_running, wait_until},
 };
 
@@ -25,11 +25,15 @@ fn a_crash_restart_of_the_primary_is_no_failover_and_sessions_go_on() {
         wait_running(&cluster.pg1, "pg_sleep(600)");
         let find = "select pid from pg_stat_activity where query = 'select pg_sleep(600)'";
         let pid = cluster.pg1.sql(find).parse().unwrap();
+        let backends = backends(&cluster.pg1);
         let before = cluster.proxied.wait_primary("pg1");
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         let told = sleeping.wait().unwrap_err();
         assert!(told.is("FATAL", "08007"), "{told:?}");
-        // The others' backends say so in a WARNING, and end.
+        // The others' backends say so in a WARNING, and end: each when it gets to it.
+        wait_until("they have ended", || {
+            backends.iter().all(|pid| kill(*pid, None).is_err())
+        });
         in_transaction.assert_rolled_back();
         idle.sql("insert into t values (3)");
         let incarnation = before.nodes[0].incarnation;
@@ -45,6 +49,13 @@ fn a_crash_restart_of_the_primary_is_no_failover_and_sessions_go_on() {
         let ids = "select string_agg(id::text, ' ' order by id) from t";
         assert_eq!(idle.sql(ids), "1 3");
     }
+}
+
+/// The processes that serve applications.
+fn backends(server: &Server) -> Vec<Pid> {
+    let pids = server.sql("select pid from pg_stat_activity where usename = 'app'");
+    let pids = pids.lines().map(|pid| pid.parse().unwrap());
+    pids.map(Pid::from_raw).collect()
 }
 
 /// Whether a node that was up has left rotation.
