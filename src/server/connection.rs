@@ -84,8 +84,8 @@ pub const MAX_PARAMETERS: usize = 256;
 pub struct Parameters(pub Vec<(Box<str>, Box<str>)>);
 
 impl Parameters {
-    /// What differs by node is told by the listener's route, never by the server that happens to serve.
-    pub fn is_told_by_route(name: &str) -> bool {
+    /// What is the node's and no setting of the session: never told as the server that happens to serve tells it.
+    pub fn is_of_node(name: &str) -> bool {
         name == "in_hot_standby"
     }
 

@@ -97,7 +97,7 @@ impl Fresh {
             .dialed
             .parameters
             .into_iter()
-            .filter(|(name, _)| !Parameters::is_told_by_route(name))
+            .filter(|(name, _)| !Parameters::is_of_node(name))
             .collect();
         Box::new(Server {
             stream: self.dialed.stream,

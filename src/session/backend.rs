@@ -8,6 +8,7 @@ use super::{
     registry::Activity,
     relay::{ServerEnd, Step},
     statement,
+    welcome::told_by_route,
 };
 use crate::{
     config::Route,
@@ -127,13 +128,16 @@ impl Session {
         }
         // What is not UTF-8 is the client's affair alone.
         let told = match (cursor.text(), cursor.text()) {
-            (Ok(name), Ok(_)) if Parameters::is_told_by_route(name) => Show::Swallow,
+            (Ok(name), Ok(_)) if Parameters::is_of_node(name) => Show::Swallow,
             (Ok(name), Ok(value)) => {
                 let (name, value) = (name.to_owned(), value.to_owned());
                 if !self.set_parameter(&name, &value) {
                     return Err(self.server_broke(Violation::Unexpected(frame.tag)));
                 }
-                Show::Client
+                match told_by_route(self.listener.route, &name) {
+                    Some(_) => Show::Swallow,
+                    None => Show::Client,
+                }
             }
             _ => Show::Client,
         };

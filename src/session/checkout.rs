@@ -15,6 +15,7 @@ use super::{
     relay::{End, Step},
     statement,
     traces::Traces,
+    welcome::told_by_route,
 };
 use crate::{
     config::Listener,
@@ -105,8 +106,9 @@ impl Session {
     }
 
     fn tell_parameters(&mut self, server: &Server) {
+        let route = self.listener.route;
         for (name, value) in &server.parameters.0 {
-            if self.told.value(name) != Some(value) {
+            if self.told.value(name) != Some(value) && told_by_route(route, name).is_none() {
                 backend::parameter_status(&mut self.out, name, value);
             }
         }

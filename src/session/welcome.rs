@@ -147,16 +147,27 @@ impl Session {
     }
 
     fn tell_all_parameters(&mut self) {
+        let route = self.listener.route;
         for (name, value) in &self.told.0 {
+            let value = told_by_route(route, name).unwrap_or(value);
             backend::parameter_status(&mut self.out, name, value);
         }
-        if tells_hot_standby(&self.told) {
-            let standby = match self.listener.route {
-                Route::Replica => "on",
-                Route::Primary | Route::Split => "off",
-            };
+        if tells_hot_standby(&self.told)
+            && let Some(standby) = told_by_route(route, "in_hot_standby")
+        {
             backend::parameter_status(&mut self.out, "in_hot_standby", standby);
         }
+    }
+}
+
+/// What differs by node is told by the listener's route, whichever node serves: by these two, libpq's
+/// `target_session_attrs` tells primaries from standbys, and what can write from what cannot. Where writes can go, the
+/// second is the session's own setting (its role's, or a SET), and true.
+pub(super) fn told_by_route(route: Route, name: &str) -> Option<&'static str> {
+    match (name, route) {
+        ("in_hot_standby", Route::Primary | Route::Split) => Some("off"),
+        ("in_hot_standby" | "default_transaction_read_only", Route::Replica) => Some("on"),
+        _ => None,
     }
 }
 

@@ -1,8 +1,13 @@
 //! Startup parameters and what ParameterStatus tells.
 
+use std::net::SocketAddr;
+
+use pgsluice::config::PrimaryReads;
+
 use crate::{
     bed::{Bed, USER, wait_until},
-    raw::Client,
+    nodes::Server,
+    raw::{Client, Frame, query},
 };
 
 fn connect(bed: &Bed, extra: &[(&str, &str)]) -> Client {
@@ -70,55 +75,138 @@ fn what_is_told_at_login_equals_what_the_server_tells() {
         );
     }
     let replica = Client::connect(bed.replica, &bed.database, USER);
-    assert!(
-        replica
-            .told
-            .contains(&("in_hot_standby".into(), "on".into()))
-    );
+    let on = |name: &str| replica.told.contains(&(name.into(), "on".into()));
+    assert!(on("in_hot_standby") && on(READ_ONLY));
+    let named = |name| replica.told.iter().filter(|(n, _)| n == name).count();
+    assert_eq!((named("in_hot_standby"), named(READ_ONLY)), (1, 1));
+}
+
+const READ_ONLY: &str = "default_transaction_read_only";
+
+/// A primary, a standby that has the database, and a replica listener that reads from both.
+fn both(standby: &Server) -> Bed {
+    let bed = Bed::with(2, |c| {
+        c.nodes.push(standby.node("pg2"));
+        c.listeners[2].primary = PrimaryReads::Also;
+    });
+    let database = &bed.database;
+    let sql = format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'");
+    wait_until("the replica has the database", || standby.sql(&sql) == "1");
+    wait_until("a replica", || {
+        Client::connect(bed.replica, database, USER).value("SELECT pg_is_in_recovery()") == "t"
+    });
+    bed
+}
+
+/// What ParameterStatus told beside the answer, and the answer.
+fn told_by(client: &mut Client, sql: &str) -> (Vec<(String, String)>, String) {
+    client.send(&query(sql));
+    let frames = client.until_ready();
+    let told = frames.iter().filter(|f| f.tag == b'S').map(Frame::pair);
+    let row = frames.iter().find(|f| f.tag == b'D').map(Frame::value);
+    (told.collect(), row.unwrap_or_default())
+}
+
+#[test]
+fn a_replica_listener_tells_the_same_whichever_node_serves() {
+    let standby = crate::bed::shared().replica();
+    let bed = both(&standby);
+    let mut client = Client::connect(bed.replica, &bed.database, USER);
+    let mut answers = std::collections::BTreeSet::new();
+    wait_until("both have served", || {
+        let (told, answer) = told_by(&mut client, "SELECT pg_is_in_recovery()");
+        assert_eq!(told, [], "by {answer}");
+        answers.insert(answer);
+        answers.len() == 2
+    });
+    // A setting of its own changes nothing of what can be written here.
+    client.ok("BEGIN");
+    for value in ["on", "off"] {
+        let set = format!("SET LOCAL {READ_ONLY} = {value}");
+        client.send(&query(&set));
+        let frames = client.until_ready();
+        assert!(frames.iter().all(|f| f.tag != b'S'), "{frames:?}");
+        if frames.iter().any(|f| f.tag == b'E') {
+            break;
+        }
+        assert_eq!(client.value(&format!("SHOW {READ_ONLY}")), value);
+    }
+    client.ok("ROLLBACK");
+}
+
+#[test]
+fn the_primary_s_listener_tells_truly_whether_a_session_is_read_only() {
+    let bed = Bed::new(2);
+    let is = |value: &str| (READ_ONLY.to_owned(), value.to_owned());
+    let alter = |set: &str| {
+        bed.sql(&format!(
+            "ALTER ROLE {USER} IN DATABASE {} {set}",
+            bed.database
+        ))
+    };
+    alter(&format!("SET {READ_ONLY} = on"));
+    let mut client = bed.client();
+    assert!(client.told.contains(&is("on")), "{:?}", client.told);
+    let set = format!("SET {READ_ONLY} = off");
+    assert_eq!(told_by(&mut client, &set).0, [is("off")]);
+    let reset = format!("RESET {READ_ONLY}");
+    assert_eq!(told_by(&mut client, &reset).0, [is("on")]);
+    let asked = connect(&bed, &[("options", &format!("-c {READ_ONLY}=off"))]);
+    assert!(asked.told.contains(&is("off")), "{:?}", asked.told);
 }
 
 #[test]
 fn target_session_attrs_of_libpq_finds_its_port() {
-    let server = crate::bed::shared();
-    let standby = server.replica();
-    let bed = Bed::with(2, |c| c.nodes.push(standby.node("pg2")));
-    wait_until("the replica has the database", || {
-        let sql = format!(
-            "SELECT count(*) FROM pg_database WHERE datname = '{}'",
-            bed.database
-        );
-        standby.sql(&sql) == "1"
-    });
-    wait_until("a replica", || {
-        Client::connect(bed.replica, &bed.database, USER).value("SELECT pg_is_in_recovery()") == "t"
-    });
-    let ends = [bed.addr, bed.replica];
-    for (attrs, in_recovery) in [
-        ("read-write", "f"),
-        ("primary", "f"),
-        ("standby", "t"),
-        ("read-only", "t"),
-        ("prefer-standby", "t"),
+    let standby = crate::bed::shared().replica();
+    let bed = both(&standby);
+    let port = |addr: SocketAddr| addr.port().to_string();
+    let (writes, reads) = (port(bed.addr), port(bed.replica));
+    for (attrs, found) in [
+        ("read-write", &writes),
+        ("primary", &writes),
+        ("standby", &reads),
+        ("read-only", &reads),
+        ("prefer-standby", &reads),
     ] {
-        for [a, b] in [ends, [ends[1], ends[0]]] {
-            let (hosts, ports) = (
-                format!("{},{}", a.ip(), b.ip()),
-                format!("{},{}", a.port(), b.port()),
-            );
-            let url = format!(
-                "host={hosts} port={ports} user={USER} dbname={} target_session_attrs={attrs}",
-                bed.database
-            );
-            let output = bed
-                .server
-                .run_ok("psql", &[&url, "-XAtqc", "SELECT pg_is_in_recovery()"]);
-            assert_eq!(
-                String::from_utf8(output.stdout).unwrap().trim(),
-                in_recovery,
-                "{attrs}"
-            );
+        for ends in [[bed.addr, bed.replica], [bed.replica, bed.addr]] {
+            assert_eq!(found_by(&bed, &ends, attrs, ""), *found, "{attrs}");
         }
     }
+    // A role that only reads, on the primary's port.
+    let read_only = format!("options='-c {READ_ONLY}=on'");
+    for (attrs, found) in [
+        ("read-only", &*writes),
+        ("primary", &writes),
+        ("read-write", ""),
+    ] {
+        assert_eq!(
+            found_by(&bed, &[bed.addr], attrs, &read_only),
+            found,
+            "{attrs}"
+        );
+    }
+    for attrs in ["read-write", "primary"] {
+        assert_eq!(found_by(&bed, &[bed.replica], attrs, ""), "", "{attrs}");
+    }
+}
+
+/// The port that psql takes for `attrs`; empty if none will do.
+fn found_by(bed: &Bed, ends: &[SocketAddr], attrs: &str, more: &str) -> String {
+    let list =
+        |part: &dyn Fn(&SocketAddr) -> String| ends.iter().map(part).collect::<Vec<_>>().join(",");
+    let (hosts, ports) = (
+        list(&|e| e.ip().to_string()),
+        list(&|e| e.port().to_string()),
+    );
+    let url = format!(
+        "host={hosts} port={ports} user={USER} dbname={} target_session_attrs={attrs} {more}",
+        bed.database
+    );
+    let mut psql = bed
+        .server
+        .command("psql", &[&url, "-XAtqc", "\\echo :PORT"]);
+    let output = psql.output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[test]
