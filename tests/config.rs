@@ -480,7 +480,6 @@ fn the_default_file_shows_every_key() {
 fn the_default_file_is_honest_about_what_is_not_in_effect() {
     // With values that are not the default, each key of a later version gives a warning.
     let other = [
-        ("[pool]", "opaque", "\"audit\""),
         ("[pool]", "multiplex", "\"off\""),
         ("[reads]", "consistency", "\"eventual\""),
         ("[reads]", "max_staleness", "\"1s\""),

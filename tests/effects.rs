@@ -42,17 +42,27 @@ fn read(text: &str) -> Effects {
     effects(text.as_bytes(), &Context::default())
 }
 
+/// Why the session cannot just go on elsewhere: a pin, or settings that must be carried.
+fn kept_by(effects: Effects) -> Option<PinReason> {
+    let changed = (!effects.changes.is_none()).then_some(PinReason::Set);
+    effects.pin.or(changed)
+}
+
+fn kept(text: &str) -> Option<PinReason> {
+    kept_by(read(text))
+}
+
 #[test]
 fn plain_statements_leave_nothing_behind() {
     for text in free::FREE {
-        assert_eq!(read(text).pin, None, "{text}");
+        assert_eq!(kept(text), None, "{text}");
     }
 }
 
 #[test]
 fn what_stays_behind_or_is_not_recognised_pins_with_its_reason() {
     for (reason, text) in pinned::PINNED {
-        assert_eq!(read(text).pin, Some(*reason), "{text}");
+        assert_eq!(kept(text), Some(*reason), "{text}");
     }
 }
 
@@ -63,16 +73,16 @@ fn several_statements_are_read_as_each_alone() {
         // What has no end swallows the rest.
         if !pinned::UNTERMINATED.contains(text) {
             let followed = format!("{text}\n; SELECT 1");
-            assert_eq!(read(&followed).pin, Some(*reason), "{followed}");
+            assert_eq!(kept(&followed), Some(*reason), "{followed}");
         }
         let later = format!("SELECT 1; ;; {text}");
-        assert_eq!(read(&later).pin, Some(*reason), "{later}");
+        assert_eq!(kept(&later), Some(*reason), "{later}");
     }
     for text in free::FREE {
         let thrice = format!("{text}\n;{text}\n;{text}");
-        assert_eq!(read(&thrice).pin, None, "{thrice}");
+        assert_eq!(kept(&thrice), None, "{thrice}");
         let followed = format!("{text}\n;SET x = 1");
-        assert_eq!(read(&followed).pin, Some(PinReason::Set), "{followed}");
+        assert_eq!(kept(&followed), Some(PinReason::Set), "{followed}");
     }
 }
 
@@ -81,15 +91,15 @@ fn several_statements_are_read_as_each_alone() {
 fn spelling_changes_nothing() {
     for text in free::FREE {
         let spaced = format!("/* a /* b */ c */ -- d\n\t{text} -- e");
-        assert_eq!(read(&spaced).pin, None, "{spaced}");
+        assert_eq!(kept(&spaced), None, "{spaced}");
         if !text.contains(['\'', '"', '$']) {
-            assert_eq!(read(&text.to_ascii_uppercase()).pin, None, "{text}");
+            assert_eq!(kept(&text.to_ascii_uppercase()), None, "{text}");
         }
     }
     for (reason, text) in pinned::PINNED {
         if !text.contains(['"', '\'']) {
             let upper = text.to_ascii_uppercase();
-            assert_eq!(read(&upper).pin, Some(*reason), "{upper}");
+            assert_eq!(kept(&upper), Some(*reason), "{upper}");
         }
     }
 }
@@ -289,6 +299,62 @@ fn leave_to_write_is_seen_however_it_is_asked_for() {
 }
 
 #[test]
+fn settings_that_may_be_left_changed_are_named_and_pin_nothing() {
+    for (text, names) in [
+        ("SET search_path TO a, b", "search_path"),
+        ("SET SESSION \"Work_Mem\" = 1", "\"Work_Mem\""),
+        ("SET app.tenant = '42'; SET x = 1", "app.tenant x"),
+        ("SET TIME ZONE 'UTC'", "timezone"),
+        ("SET ROLE x", "role"),
+        ("RESET SESSION AUTHORIZATION", "session_authorization"),
+        ("SET NAMES 'utf8'", "client_encoding"),
+        ("SET client_encoding TO LATIN1", "client_encoding"),
+        (
+            "SET standard_conforming_strings = on",
+            "standard_conforming_strings",
+        ),
+        ("SELECT set_config('app.tenant', $1, false)", "app.tenant"),
+        (
+            "SELECT pg_catalog.set_config('search_path', '', false)",
+            "search_path",
+        ),
+        ("SELECT set_config('x.y', 'z', $1)", "x.y"),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "default_transaction_isolation default_transaction_read_only default_transaction_deferrable",
+        ),
+        ("SET transaction_isolation = 'serializable'", ""),
+        ("RESET ALL", "*"),
+    ] {
+        let read = read(text);
+        assert_eq!(read.pin, None, "{text}");
+        let mut found: Vec<_> = read.changes.names(text.as_bytes()).collect();
+        if read.changes.resets_all() {
+            found.push(b"*");
+        }
+        assert_eq!(found.join(&b' '), names.as_bytes(), "{text}");
+    }
+    let many = "SET a.a = 1; SET a.b = 1; SET a.c = 1; SET a.d = 1; SET a.e = 1";
+    assert_eq!(read(many).pin, Some(PinReason::Set));
+}
+
+#[test]
+fn what_may_end_a_pin_is_seen_wherever_it_stands() {
+    for text in [
+        "UNLISTEN *",
+        "CLOSE ALL",
+        "DROP TABLE t",
+        "DEALLOCATE p",
+        "DISCARD TEMP",
+        "SELECT pg_advisory_unlock_all()",
+        "SELECT 1; SELECT pg_catalog.pg_advisory_unlock(1, 2)",
+    ] {
+        assert!(read(text).ends_state, "{text}");
+    }
+    assert!(!read("SELECT 1; LISTEN x; BEGIN; COMMIT").ends_state);
+}
+
+#[test]
 fn backslashes_are_escapes_only_without_standard_conforming_strings() {
     let off = Context {
         standard_conforming_strings: false,
@@ -305,8 +371,8 @@ fn backslashes_are_escapes_only_without_standard_conforming_strings() {
         (r"SELECT '\'); f('", Some(PinReason::OpaqueStatement), None),
         (r"SELECT N'\'; SET x = 1; --'", Some(PinReason::Set), None),
     ] {
-        assert_eq!(read(text).pin, on_pin, "{text}");
-        assert_eq!(effects(text.as_bytes(), &off).pin, off_pin, "{text}");
+        assert_eq!(kept(text), on_pin, "{text}");
+        assert_eq!(kept_by(effects(text.as_bytes(), &off)), off_pin, "{text}");
     }
 }
 

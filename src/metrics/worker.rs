@@ -105,6 +105,8 @@ pub struct WorkerCounters {
     pub checkouts: Count,
     /// Those for which a session had to wait.
     pub checkout_waits: Count,
+    /// Checkouts for which the server was first set to the session's settings.
+    pub settings_applied: Count,
     pub logins: Count,
     pub login_failures: Count,
     pub server_dials: Count,
@@ -152,6 +154,10 @@ impl WorkerCounters {
             checkout_waits: count(
                 "pgsluice_checkout_waits_total",
                 "Checkouts that had to wait.",
+            ),
+            settings_applied: count(
+                "pgsluice_settings_applied_total",
+                "Checkouts for which the server was first set to the session's settings.",
             ),
             logins: count("pgsluice_logins_total", "Clients logged in."),
             login_failures: count("pgsluice_login_failures_total", "Clients refused at login."),
@@ -201,7 +207,7 @@ impl WorkerCounters {
         self.query_time.drain_into(&self.shared_query_time);
     }
 
-    fn counts(&self) -> [&Count; 12] {
+    fn counts(&self) -> [&Count; 13] {
         [
             &self.queries,
             &self.transactions,
@@ -211,6 +217,7 @@ impl WorkerCounters {
             &self.server_out,
             &self.checkouts,
             &self.checkout_waits,
+            &self.settings_applied,
             &self.logins,
             &self.login_failures,
             &self.server_dials,

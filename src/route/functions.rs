@@ -14,6 +14,8 @@ pub enum Verdict {
     AdvancesSequence,
     /// `set_config`: depends on its arguments.
     SetConfig,
+    /// Releases what an earlier call took: `pg_advisory_unlock`.
+    EndsState,
     Pins(PinReason),
     /// On no list.
     Unknown,
@@ -107,6 +109,9 @@ fn by_hand(name: &str) -> Verdict {
 /// Of what is left of a `pg_` name.
 fn by_prefix(rest: &str) -> Verdict {
     let reason = match rest {
+        "advisory_unlock" | "advisory_unlock_shared" | "advisory_unlock_all" => {
+            return Verdict::EndsState;
+        }
         _ if rest.starts_with("advisory_") || rest.starts_with("try_advisory_") => {
             PinReason::AdvisoryLock
         }

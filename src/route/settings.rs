@@ -1,7 +1,7 @@
 //! Which setting a SET or RESET names, and which settings matter to a proxy by name.
 
 use super::{
-    Context,
+    Context, Encoding,
     keyword::Keyword,
     lexer::{Lexer, Token, TokenKind},
 };
@@ -43,6 +43,8 @@ pub struct Setting<'t> {
     pub read_write: bool,
     /// Its value mentions pg_temp: as a search_path that makes the next table temporary.
     pub(super) pg_temp: bool,
+    /// A value that is one word or plain literal.
+    value: Option<&'t [u8]>,
 }
 
 impl Setting<'_> {
@@ -54,6 +56,57 @@ impl Setting<'_> {
             _ => false,
         }
     }
+
+    pub(super) fn changes_reading(&self) -> bool {
+        match self.target {
+            Target::Named(name) => changes_reading(name),
+            Target::Special(name) => name == "client_encoding",
+            _ => false,
+        }
+    }
+
+    /// Whether texts are read as before, where they are read so now.
+    pub(super) fn reads_as(&self, standard_conforming_strings: bool, encoding: Encoding) -> bool {
+        let Some(value) = self.value else {
+            return false;
+        };
+        let safe = Encoding::AsciiSafe;
+        match self.is("client_encoding") {
+            true => encoding == safe && Encoding::of(value) == safe,
+            false => {
+                self.is("standard_conforming_strings")
+                    && standard_conforming_strings
+                    && is_truth(value)
+            }
+        }
+    }
+}
+
+/// What SET SESSION CHARACTERISTICS AS TRANSACTION may change.
+pub(super) const CHARACTERISTICS: [&str; 3] = [
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "default_transaction_deferrable",
+];
+
+/// Belongs to a transaction and ends with it, whatever the SET says.
+pub(super) fn is_of_transaction(name: &[u8]) -> bool {
+    [
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+    ]
+    .iter()
+    .any(|known| is_named(name, known))
+}
+
+pub(super) fn is_seed(name: &[u8]) -> bool {
+    is_named(name, "seed")
+}
+
+/// Whether the setting could be set on any server at any time: `temp_buffers` cannot once temporary tables were used.
+pub(super) fn can_be_carried(name: &[u8]) -> bool {
+    !is_named(name, "temp_buffers")
 }
 
 /// The SET or RESET that a text begins with; None if it begins with anything else.
@@ -77,6 +130,7 @@ pub(super) fn after_set<'t>(lexer: Lexer<'t>, text: &'t [u8]) -> Option<Setting<
         target,
         read_write: tokens.asks_to_write(target),
         pg_temp: tokens.mentions_pg_temp(),
+        value: tokens.plain_value(),
     })
 }
 
@@ -98,6 +152,7 @@ pub(super) fn after_reset<'t>(lexer: Lexer<'t>, text: &'t [u8]) -> Option<Settin
         target,
         read_write,
         pg_temp: false,
+        value: None,
     })
 }
 
@@ -122,6 +177,12 @@ pub(super) fn mentions_pg_temp(value: &[u8]) -> bool {
     value
         .windows(7)
         .any(|part| part.eq_ignore_ascii_case(b"pg_temp"))
+}
+
+/// A value that is on, quoted or not.
+fn is_truth(value: &[u8]) -> bool {
+    let truth: [&[u8]; 6] = [b"on", b"true", b"yes", b"1", b"'on'", b"'true'"];
+    truth.iter().any(|t| t.eq_ignore_ascii_case(value))
 }
 
 /// Names of settings are compared without regard to case, in quotes too.
@@ -266,11 +327,21 @@ impl<'t> Tokens<'t> {
     }
 
     /// `= on` or the like, and nothing more.
-    fn is_true(mut self) -> bool {
+    fn is_true(self) -> bool {
+        self.plain_value().is_some_and(is_truth)
+    }
+
+    /// The value behind `=`, TO or NAMES, if it is one word, number or literal without escapes.
+    fn plain_value(mut self) -> Option<&'t [u8]> {
         self.next();
-        let value = self.next().map(|t| t.text(self.text)).unwrap_or_default();
-        let truth: [&[u8]; 6] = [b"on", b"true", b"yes", b"1", b"'on'", b"'true'"];
-        truth.iter().any(|t| t.eq_ignore_ascii_case(value)) && self.next().is_none()
+        let token = self.next()?;
+        let text = token.text(self.text);
+        let plain = !text.iter().any(|b| matches!(b, b'\\'));
+        let is_value = matches!(
+            token.kind,
+            TokenKind::Word | TokenKind::Number | TokenKind::Str
+        );
+        (plain && is_value && self.next().is_none()).then_some(text)
     }
 
     fn mentions_pg_temp(mut self) -> bool {

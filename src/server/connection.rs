@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use tokio::sync::Notify;
 
-use super::budget::Permit;
+use super::{budget::Permit, settings::Settings};
 use crate::{
     net::{Stream, Target},
     topology::Load,
@@ -115,6 +115,8 @@ pub struct Server {
     pub pipeline: Pipeline,
     /// Shared with every server and session that was told the same.
     pub parameters: Rc<Parameters>,
+    /// What it was told to set since its login.
+    pub settings: Settings,
     /// The node's generation when this server was dialled.
     pub generation: u64,
     /// The session that used it last; 0 before the first.

@@ -11,3 +11,4 @@ pub mod profile;
 mod prove;
 mod refusal;
 pub mod reset;
+pub mod settings;

@@ -4,8 +4,8 @@
 //! server that comes too late for one session serves the next. Between workers only the [`Budget`] is shared; a
 //! server can move to a worker that has waiters and no place left for one of its own ([`super::pools`]).
 //!
-//! Invariants: a server in `idle` owes nothing, has no transaction open, carries no session's state, and no
-//! CancelRequest for it is under way. Every server holds a permit of the budget.
+//! Invariants: a server in `idle` owes nothing, has no transaction open, carries no session's state but settings
+//! that it knows of, and no CancelRequest for it is under way. Every server holds a permit of the budget.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,6 +23,7 @@ use super::{
     pools::Shared,
     profile::Profile,
     reset,
+    settings::Settings,
 };
 use crate::{
     error::{Error, Kind},
@@ -111,9 +112,10 @@ impl Pool {
         self.welcome.borrow().clone()
     }
 
-    /// An idle server, at once: the one that `session` had last if it is free, else the one used last.
+    /// An idle server, at once: the one that `session` had last if it is free, else one that is set as it wants it, else
+    /// the one used last.
     #[inline]
-    pub fn try_checkout(&self, session: u64) -> Option<Box<Server>> {
+    pub fn try_checkout(&self, session: u64, settings: &Settings) -> Option<Box<Server>> {
         if !self.waiters.borrow().is_empty() {
             return None;
         }
@@ -122,6 +124,7 @@ impl Pool {
             let at = idle
                 .iter()
                 .rposition(|server| server.last_session == session)
+                .or_else(|| idle.iter().rposition(|s| s.settings.is_same(settings)))
                 .or(idle.len().checked_sub(1))?;
             let mut server = idle.swap_remove(at);
             if self.is_current(&server) && server.silence() == Silence::Kept {

@@ -104,6 +104,7 @@ impl Fresh {
             backend: Rc::new(Backend::new(self.target, self.dialed.pid, self.dialed.key)),
             pipeline: Pipeline::default(),
             parameters: Rc::new(Parameters(parameters)),
+            settings: super::settings::Settings::default(),
             generation,
             last_session: 0,
             tenure: 0,
@@ -245,9 +246,10 @@ impl Shared {
         mut server: Box<Server>,
     ) -> Result<(), Box<Server>> {
         let tcp = match server.stream {
-            Stream::Plain(tcp) => tcp,
-            tls => {
-                server.stream = tls;
+            // What it is set to is this thread's.
+            Stream::Plain(tcp) if server.settings.is_empty() => tcp,
+            kept => {
+                server.stream = kept;
                 return Err(server);
             }
         };
@@ -401,6 +403,7 @@ impl Pools {
                 backend: Rc::new(backend),
                 pipeline: Pipeline::default(),
                 parameters: Rc::new(parcel.parameters),
+                settings: super::settings::Settings::default(),
                 generation: parcel.generation,
                 last_session: parcel.last_session,
                 tenure: parcel.tenure,

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::connection::Server;
+use super::{connection::Server, settings::Settings};
 use crate::{
     error::{Error, Kind, Result},
     wire::{
@@ -55,7 +55,10 @@ async fn run(server: &mut Server) -> Result<()> {
         receive(server, &mut buffer)?;
     }
     match server.pipeline.status() {
-        TransactionStatus::Idle => Ok(()),
+        TransactionStatus::Idle => {
+            server.settings = Settings::default();
+            Ok(())
+        }
         _ => Err(broken(server, "a transaction was open at a reset")),
     }
 }

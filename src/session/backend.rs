@@ -26,6 +26,8 @@ use crate::{
 
 /// Errors are judged by their first fields; longer ones are not waited for.
 const MAX_REPORT: usize = 4 * 1024;
+/// The answer to a question of our own is looked at whole.
+const MAX_ANSWER: usize = 64 * 1024;
 /// ParameterStatus is looked at whole: the longest frame that `wire::frame` lets pass.
 const MAX_PARAMETER: usize = 30_001;
 
@@ -35,18 +37,23 @@ const WRITE_HINT: &str = "This port reads from replicas: connect to the primary'
 impl Session {
     /// Looks at what the server has sent. On return the server may have been given back.
     pub(super) fn scan_server(&mut self) -> Result<(), Step> {
+        let was_dressing = self.is_dressing();
         while let Some((frame, first)) = self.next_reply()? {
             let shown = self.receive(frame.tag, first)?;
             match frame.tag {
+                _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
                 b'E' => self.error_reported(frame),
                 _ => self.show(frame, shown),
             }
-            if frame.tag == b'Z' {
+            if frame.tag == b'Z' && shown != Show::Own {
                 self.ready();
             }
         }
-        self.release_if_free();
+        // A server that has just been dressed has not begun to serve.
+        if !was_dressing {
+            self.release_if_free();
+        }
         Ok(())
     }
 
@@ -67,6 +74,7 @@ impl Session {
         };
         let needed = match frame.tag {
             b'Z' => HEADER_LEN + 1,
+            b'D' if self.question.is_some() => frame.len.min(MAX_ANSWER),
             b'S' => frame.len.min(MAX_PARAMETER),
             b'E' => frame.len.min(MAX_REPORT),
             _ => HEADER_LEN,
@@ -92,7 +100,7 @@ impl Session {
         }
     }
 
-    fn server_broke(&self, violation: Violation) -> Step {
+    pub(super) fn server_broke(&self, violation: Violation) -> Step {
         let name = match &self.link {
             Link::Held { pool, .. } => pool.view().config.name.clone(),
             _ => String::new(),
@@ -103,16 +111,16 @@ impl Session {
     }
 
     #[inline]
-    fn show(&mut self, frame: Frame, shown: Show) {
+    pub(super) fn show(&mut self, frame: Frame, shown: Show) {
         if let Some(buffer) = &mut self.to_client {
             match shown {
                 Show::Client => buffer.pass(frame.len),
-                Show::Swallow => buffer.discard(frame.len),
+                Show::Swallow | Show::Own => buffer.discard(frame.len),
             }
         }
     }
 
-    fn reply_body(&self, frame: Frame) -> &[u8] {
+    pub(super) fn reply_body(&self, frame: Frame) -> &[u8] {
         let unseen = self.to_client.as_ref().map_or(&[][..], |b| b.unseen());
         let end = frame.len.min(unseen.len());
         unseen.get(HEADER_LEN..end).unwrap_or_default()
@@ -136,6 +144,8 @@ impl Session {
                 }
                 match told_by_route(self.listener.route, &name) {
                     Some(_) => Show::Swallow,
+                    // The client is told what is different once all of it is known.
+                    None if self.is_dressing() => Show::Own,
                     None => Show::Client,
                 }
             }
@@ -147,12 +157,15 @@ impl Session {
 
     /// False if the server tells more than it may.
     fn set_parameter(&mut self, name: &str, value: &str) -> bool {
+        let is_dressing = self.is_dressing();
         let Link::Held { server, .. } = &mut self.link else {
             return true;
         };
         let taken = Rc::make_mut(&mut server.parameters).set(name, value);
-        self.told = server.parameters.clone();
-        self.reading = statement::reading(&self.told);
+        if !is_dressing {
+            self.told = server.parameters.clone();
+            self.reading = statement::reading(&self.told);
+        }
         taken
     }
 
@@ -204,6 +217,11 @@ impl Session {
         };
         let status = server.pipeline.status();
         self.context.counters.queries.one();
+        if status == TransactionStatus::Idle
+            && let Some(unsettled) = &mut self.unsettled
+        {
+            unsettled.is_for_good();
+        }
         if server.pipeline.is_quiet() {
             let time = server.asked.elapsed();
             self.context.counters.query_time.record(time);
@@ -228,8 +246,8 @@ impl Session {
             .is_none_or(|b| b.unseen().is_empty() && !b.is_inside_frame());
         // After a COPY that the server failed, the client may be in the middle of a message.
         let seen = seen && self.from_client.as_ref().is_none_or(|b| b.is_sent());
-        if self.pin.is_none() && server.pipeline.is_free() && seen && !self.server_fatal {
-            self.release();
+        if server.pipeline.is_free() && seen && !self.server_fatal && !self.pins.is_for_life() {
+            self.rest_on_server();
         }
     }
 }

@@ -14,7 +14,6 @@ use super::{
     registry::{Activity, Signal},
     relay::{End, Step},
     statement,
-    traces::Traces,
     welcome::told_by_route,
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     server::{
         connection::Server,
         pool::{Grant, Pool},
+        settings::Settings,
     },
     wire::backend,
 };
@@ -40,7 +40,7 @@ impl Session {
             .context
             .choose(&self.identity, &self.listener)
             .map_err(|_| Step::WantsServer(None))?;
-        match pool.try_checkout(self.entry.id) {
+        match pool.try_checkout(self.entry.id, &self.settings) {
             Some(server) => self.hold(server, pool),
             // Another choice would be the next one's turn, and a node without idle servers would never get any.
             None => return Err(Step::WantsServer(Some(pool))),
@@ -55,7 +55,9 @@ impl Session {
         self.entry.take_cancelled();
         let (context, identity) = (self.context.clone(), self.identity.clone());
         let (listener, id) = (self.listener.clone(), self.entry.id);
-        let mut checkout = Box::pin(checkout(&context, &identity, &listener, id, pool));
+        let settings = self.settings.clone();
+        let waiting = checkout(&context, &identity, &listener, id, &settings, pool);
+        let mut checkout = Box::pin(waiting);
         let granted = std::future::poll_fn(|cx| {
             if let Poll::Ready(granted) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Some(granted));
@@ -96,16 +98,25 @@ impl Session {
         self.hold = self.hold.wrapping_add(1).max(1);
         self.server_fatal = false;
         self.flight = Flight::Nothing;
-        if !Rc::ptr_eq(&server.parameters, &self.told) {
-            self.tell_parameters(&server);
-        }
         self.entry.hold(Some(server.backend.clone()));
         self.entry
             .set_activity(Activity::Active, self.context.pools.now());
+        let is_dressed = server.settings.is_same(&self.settings);
         self.link = Link::Held { server, pool };
+        match is_dressed {
+            true => self.tell_parameters(),
+            false => self.dress(),
+        }
     }
 
-    fn tell_parameters(&mut self, server: &Server) {
+    /// Tells the client what its server says otherwise than the last one did.
+    pub(super) fn tell_parameters(&mut self) {
+        let Link::Held { server, .. } = &self.link else {
+            return;
+        };
+        if Rc::ptr_eq(&server.parameters, &self.told) {
+            return;
+        }
         let route = self.listener.route;
         for (name, value) in &server.parameters.0 {
             if self.told.value(name) != Some(value) && told_by_route(route, name).is_none() {
@@ -125,6 +136,15 @@ impl Session {
         }
     }
 
+    /// The server goes back after a pin: whatever the session left there is cleared first.
+    pub(super) fn release_cleared(&mut self) {
+        if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
+            self.entry.hold(None);
+            self.context.counters.transactions.one();
+            pool.reset(server);
+        }
+    }
+
     /// The session ends: a server that is clean goes back, one that only carries state is reset, any other is closed.
     pub(super) fn give_up_server(&mut self) {
         let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) else {
@@ -132,13 +152,13 @@ impl Session {
         };
         self.entry.hold(None);
         let unsent = !self.from_client.as_ref().is_none_or(|b| b.is_sent());
-        let lasting = self.traces == Traces::Lasting;
+        let lasting = self.pins.leave_lasting_traces();
         // What it said last has been read in part: the rest would reach the next session.
         let unheard = self.is_inside_reply();
         let is_dirty = self.server_fatal || unsent || unheard || lasting;
         if is_dirty || !server.pipeline.is_free() {
             pool.close(server);
-        } else if self.pin.is_some() {
+        } else if self.pins.is_pinned() || self.unsettled.is_some() {
             pool.reset(server);
         } else {
             pool.checkin(server);
@@ -153,6 +173,7 @@ pub(super) async fn checkout(
     identity: &Identity,
     listener: &Listener,
     session: u64,
+    settings: &Settings,
     mut chosen: Option<Rc<Pool>>,
 ) -> Result<(Box<Server>, Rc<Pool>)> {
     let since = Instant::now();
@@ -167,7 +188,7 @@ pub(super) async fn checkout(
                 continue;
             }
         };
-        if let Some(server) = pool.try_checkout(session) {
+        if let Some(server) = pool.try_checkout(session, settings) {
             return Ok((server, pool));
         }
         match pool.wait().await {

@@ -60,6 +60,7 @@ impl Session {
             self.say_goodbye(End::Told).await;
             return false;
         }
+        self.question = None;
         let verdict = match end {
             ServerEnd::Broke(error) => {
                 tracing::warn!(%error, "closed a server");
@@ -77,6 +78,8 @@ impl Session {
                 self.outcome(&pipeline, place, cause)
             }
         };
+        // What was changed in the transaction that is gone is as it was.
+        self.unsettled = None;
         self.obey_verdict(verdict, &pipeline).await
     }
 
@@ -112,9 +115,9 @@ impl Session {
     }
 
     fn ties(&self) -> Ties {
-        match self.pin {
-            Some(_) => Ties::Pinned,
-            None => Ties::None,
+        match self.pins.is_pinned() || self.has_unknown_settings() {
+            true => Ties::Pinned,
+            false => Ties::None,
         }
     }
 

@@ -7,7 +7,6 @@ use super::{
     outcome::Flight,
     relay::{End, Step},
     statement::{Control, Sequences, Statement},
-    traces::Traces,
 };
 use crate::{
     config,
@@ -46,6 +45,7 @@ impl Session {
     pub(super) fn scan_client(&mut self) -> Result<(), Step> {
         while let Some(frame) = self.next_frame()? {
             match &self.link {
+                Link::Held { .. } if self.is_dressing() => return Ok(()),
                 Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
                 // The next server, and the end, only when the last one's replies are out.
                 Link::Free if !self.client_is_served() => return Ok(()),
@@ -71,7 +71,8 @@ impl Session {
             .from_client
             .as_ref()
             .is_some_and(|b| !b.pending().is_empty());
-        match server.pipeline.owed_ready() > 0 || unsent || !self.client_is_served() {
+        let owes = server.pipeline.owed_ready() > 0 || server.pipeline.owes_own();
+        match owes || unsent || !self.client_is_served() {
             true => Ok(()),
             false => Err(Step::Ended(End::ClientGone)),
         }
@@ -159,8 +160,21 @@ impl Session {
 
     /// Puts a frame of our own before the client's next one; only its error is shown.
     pub(super) fn inject(&mut self, frame: &[u8], sent: Sent) {
+        self.inject_as(frame, sent, Show::Swallow);
+    }
+
+    /// Asks the server something for ourselves.
+    pub(super) fn ask(&mut self, query: &[u8]) {
+        self.from_client
+            .get_or_insert_with(|| self.context.blocks.take());
+        self.inject_as(query, Sent::Query, Show::Own);
+        // A simple Query ends the unnamed statement.
+        self.unnamed.unsay();
+    }
+
+    fn inject_as(&mut self, frame: &[u8], sent: Sent, show: Show) {
         if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
-            server.pipeline.send(sent, Show::Swallow);
+            server.pipeline.send(sent, show);
             buffer.insert(frame);
         }
     }
@@ -173,7 +187,8 @@ impl Session {
         };
         self.unnamed.forget();
         let refusal = self.refusal(&statement);
-        self.note_statement(&statement);
+        self.clear_databases(&statement);
+        self.note_execution(&statement);
         if let Some(sql) = refusal {
             let mut refusal = Vec::new();
             frontend::query(&mut refusal, sql);
@@ -193,15 +208,18 @@ impl Session {
             false => Statement::TOO_LONG,
         };
         let refusal = self.refusal(&statement);
-        self.note_statement(&statement);
+        self.clear_databases(&statement);
+        self.note_flight(self.flight_of(statement.control));
         if let Some(sql) = refusal {
             let mut refusal = Vec::new();
             frontend::parse(&mut refusal, "", sql);
             return self.replace(frame, &refusal, Sent::Parse);
         }
         if is_unnamed {
-            self.remember_unnamed(frame, statement.control);
+            self.remember_unnamed(frame, statement);
         } else {
+            // From now on it may be executed unseen.
+            self.note_execution(&statement);
             self.pin("prepared_statement");
         }
         self.pass(frame, Sent::Parse);
@@ -213,9 +231,8 @@ impl Session {
         let names = cursor.cstr().and_then(|_portal| cursor.cstr());
         let is_unnamed = names.map_err(|_| violated(frame))?.is_empty();
         if is_unnamed {
-            let control = self.unnamed.control();
             self.ensure_unnamed();
-            self.note_flight(self.flight_of(control));
+            self.note_unnamed();
         } else {
             self.note_flight(Flight::MayCommit);
         }
@@ -254,21 +271,40 @@ impl Session {
         Ok(())
     }
 
+    /// Idle servers would be in the way.
+    fn clear_databases(&self, statement: &Statement) {
+        if statement.alters_database {
+            self.context.outside.clear_databases();
+        }
+    }
+
     fn statement(&self, text: &[u8]) -> Statement {
         Statement::of(text, &self.reading)
     }
 
-    fn note_statement(&mut self, statement: &Statement) {
+    /// It is about to be executed.
+    fn note_execution(&mut self, statement: &Statement) {
         if let Some(reason) = statement.pin {
             self.pin(reason);
+        }
+        if statement.ends_state {
+            self.doubt_pins();
+        }
+        if let Some(changes) = &statement.changes {
+            self.unsettle(changes);
         }
         if statement.sequences == Sequences::Advances {
             self.note_sequences();
         }
-        if statement.alters_database {
-            self.context.outside.clear_databases();
-        }
         self.note_flight(self.flight_of(statement.control));
+    }
+
+    fn note_unnamed(&mut self) {
+        let Some(statement) = self.unnamed.statement.take() else {
+            return self.note_flight(Flight::MayCommit);
+        };
+        self.note_execution(&statement);
+        self.unnamed.statement = Some(statement);
     }
 
     /// What is run in the place of a statement that must not be: it fails on the server, just where it stood.
@@ -279,7 +315,7 @@ impl Session {
         if statement.wants_write && pool.profile().access == Access::ReadOnly {
             return Some(REFUSE_WRITE);
         }
-        let strangers = self.sequences.are_strangers(server) && self.pin.is_none();
+        let strangers = self.sequences.are_strangers(server) && !self.pins.is_pinned();
         if statement.sequences == Sequences::Reads && strangers {
             self.identity.learn_sequences();
             return Some(REFUSE_SEQUENCE);
@@ -303,13 +339,13 @@ impl Session {
         }
     }
 
-    /// Keeps the server from now on.
+    /// Keeps the server, from now until the reason is gone.
     pub(super) fn pin(&mut self, reason: &'static str) {
-        self.traces = self.traces.max(Traces::of(reason));
-        if self.pin.is_none() {
-            self.pin = Some(reason);
+        let audits = self.context.config.borrow().pool.opaque == config::Opaque::Audit;
+        if self.pins.add(reason, audits) {
             self.context.counters.count_pin(reason);
         }
+        self.doubt_pins();
     }
 
     pub(super) fn note_flight(&mut self, flight: Flight) {

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - in transaction mode a server is held from the first message of a transaction or batch to the ReadyForQuery that
-//!   ends it, and for ever once the session is pinned;
+//!   ends it, and longer while there is something on it that cannot be carried ([`pins`]);
+//! - a server works for a session only under that session's settings ([`settle`]);
 //! - the next server is taken only when the client has got all of the last one's replies;
 //! - `out` goes to the client before `to_client`, and is written to only while `to_client` has nothing pending.
 
@@ -18,13 +19,14 @@ mod end;
 mod frontend;
 mod lost;
 pub mod outcome;
+mod pins;
 pub mod registry;
 mod relay;
 mod replication;
 mod sequences;
+mod settle;
 mod statement;
 mod tenure;
-mod traces;
 mod unnamed;
 mod welcome;
 
@@ -34,16 +36,17 @@ use crate::{
     config::Listener,
     net::Stream,
     route,
-    server::{connection::Parameters, connection::Server, pool::Pool},
+    server::{connection::Parameters, connection::Server, pool::Pool, settings::Settings},
     wire::{buffer::Buffer, cancel_key::CancelKey},
 };
 use context::{Context, Identity};
 use lost::Lost;
 use outcome::Flight;
+use pins::Pins;
 use registry::Entry;
 use relay::{End, Step};
 use sequences::SequenceState;
-use traces::Traces;
+use settle::{Question, Unsettled};
 use unnamed::Unnamed;
 
 pub use welcome::{Admission, start};
@@ -76,9 +79,13 @@ struct Session {
     /// What the client was last told by ParameterStatus.
     told: Rc<Parameters>,
     /// Why the session keeps its server.
-    pin: Option<&'static str>,
-    /// What it has left there.
-    traces: Traces,
+    pins: Pins,
+    /// What it has set, as far as that is settled.
+    settings: Settings,
+    /// What must be asked of the server before it may go.
+    unsettled: Option<Box<Unsettled>>,
+    /// What it is being asked.
+    question: Option<Box<Question>>,
     flight: Flight,
     unnamed: Unnamed,
     sequences: SequenceState,

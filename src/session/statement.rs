@@ -1,12 +1,14 @@
 //! What a session needs to know of a statement's text: a digest of [`crate::route::effects`].
 
+use std::rc::Rc;
+
 use crate::{
     route::{
         Context, Encoding,
-        effects::{Count, Effects, Kind, PinReason, TxControl, effects},
+        effects::{self, Count, Effects, Kind, PinReason, TxControl, effects},
         lexer::Lexer,
     },
-    server::connection::Parameters,
+    server::{connection::Parameters, settings::normalised},
 };
 
 /// How a statement moves the transaction.
@@ -32,11 +34,34 @@ pub enum Sequences {
     Reads,
 }
 
+/// Settings that a statement may leave changed, by their plain names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    pub names: Box<[Box<str>]>,
+    /// All that the session has set, too.
+    pub resets_all: bool,
+}
+
+impl Changes {
+    /// None if a name is not plain.
+    fn of(changes: &effects::Changes, text: &[u8]) -> Option<Self> {
+        let names: Option<_> = changes.names(text).map(normalised).collect();
+        Some(Changes {
+            names: names?,
+            resets_all: changes.resets_all(),
+        })
+    }
+}
+
 /// The digest of one Query or Parse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// What it leaves behind in the server's session, if it may leave anything.
     pub pin: Option<&'static str>,
+    /// Settings that it may leave changed.
+    pub changes: Option<Rc<Changes>>,
+    /// May end what an earlier statement left behind.
+    pub ends_state: bool,
     pub control: Control,
     /// Exactly one statement, and that a COMMIT, END, ROLLBACK or ABORT of the whole transaction.
     pub ends_transaction: bool,
@@ -51,6 +76,8 @@ impl Statement {
     /// A text that is too long to be looked at.
     pub const TOO_LONG: Statement = Statement {
         pin: Some("long_statement"),
+        changes: None,
+        ends_state: false,
         control: Control::Commit,
         ends_transaction: false,
         sequences: Sequences::Advances,
@@ -63,8 +90,18 @@ impl Statement {
         let control = control(&effects);
         let alone = effects.statements == Count::One;
         let ends = matches!(effects.control, TxControl::Commit | TxControl::Rollback);
+        let pin = effects.pin.map(PinReason::as_str);
+        let (pin, changes) = match effects.changes.is_none() {
+            true => (pin, None),
+            false => match Changes::of(&effects.changes, text) {
+                Some(changes) => (pin, Some(Rc::new(changes))),
+                None => (pin.or(Some(PinReason::Set.as_str())), None),
+            },
+        };
         Statement {
-            pin: effects.pin.map(PinReason::as_str),
+            pin,
+            changes,
+            ends_state: effects.ends_state,
             control,
             ends_transaction: alone && ends,
             sequences: sequences(&effects),

@@ -4,7 +4,7 @@
 //! reply swallowed, where the client uses it on a server that has not seen it. Where there is none, a server may still
 //! have a stranger's: that is closed first, so that the client gets PostgreSQL's 26000 and not someone else's rows.
 
-use super::{Link, Session, statement::Control};
+use super::{Link, Session, statement::Statement};
 use crate::wire::{
     frame::Frame,
     frontend,
@@ -19,7 +19,8 @@ const MAX_KEPT: usize = 16 * 1024;
 pub(super) struct Unnamed {
     /// The Parse message; empty when there is no unnamed statement.
     parse: Vec<u8>,
-    control: Option<Control>,
+    /// What it does; None for what was never parsed.
+    pub(super) statement: Option<Statement>,
     /// The hold in which the server was told last; 0 before the first.
     hold: u32,
 }
@@ -28,7 +29,7 @@ impl Unnamed {
     /// A simple Query or a Close has ended it.
     pub(super) fn forget(&mut self) {
         self.parse.clear();
-        self.control = None;
+        self.statement = None;
     }
 
     /// An error has thrown away messages that were to prepare it, ours or the client's.
@@ -44,19 +45,19 @@ impl Unnamed {
         self.hold = 0;
     }
 
-    /// How its execution moves the transaction; what is not known may commit.
-    pub(super) fn control(&self) -> Control {
-        self.control.unwrap_or(Control::Commit)
+    /// The server has lost it, and must be told again.
+    pub(super) fn unsay(&mut self) {
+        self.hold = 0;
     }
 }
 
 impl Session {
-    pub(super) fn remember_unnamed(&mut self, frame: Frame, control: Control) {
+    pub(super) fn remember_unnamed(&mut self, frame: Frame, statement: Statement) {
         if self.is_skipping() {
             return;
         }
         self.unnamed.forget();
-        self.unnamed.control = Some(control);
+        self.unnamed.statement = Some(statement);
         self.unnamed.hold = self.hold;
         let Some(buffer) = &self.from_client else {
             return;

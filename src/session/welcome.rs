@@ -3,8 +3,8 @@
 use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
-    Link, Session, checkout::checkout, context::Context, outcome::Flight, registry::Signal,
-    replication, sequences::SequenceState, statement, traces::Traces, unnamed::Unnamed,
+    Link, Session, checkout::checkout, context::Context, outcome::Flight, pins::Pins,
+    registry::Signal, replication, sequences::SequenceState, statement, unnamed::Unnamed,
 };
 use crate::{
     client::Login,
@@ -15,6 +15,8 @@ use crate::{
         connection::{Parameters, Server},
         pool::Pool,
         profile::{Access, Profile},
+        reset::discard_all,
+        settings::Settings,
     },
     wire::{TransactionStatus, backend},
 };
@@ -84,8 +86,10 @@ impl Session {
             out: Vec::new(),
             link: Link::Free,
             told: Rc::default(),
-            pin: None,
-            traces: Traces::default(),
+            pins: Pins::default(),
+            settings: Settings::default(),
+            unsettled: None,
+            question: None,
             flight: Flight::Nothing,
             unnamed: Unnamed::default(),
             sequences: SequenceState::default(),
@@ -116,11 +120,17 @@ impl Session {
 
     /// A session listener's session has one server, from here to its end. Says the server's own pid.
     async fn take_session_server(&mut self) -> Result<i32> {
-        let (server, pool) = self.login_server().await?;
+        let (mut server, pool) = self.login_server().await?;
+        if !server.settings.is_empty()
+            && let Err(error) = discard_all(&mut server).await
+        {
+            pool.close(server);
+            return Err(error);
+        }
         let pid = server.backend.pid;
         self.told = server.parameters.clone();
         self.hold(server, pool);
-        self.pin = Some("session_mode");
+        self.pins.keep_for_life("session_mode");
         Ok(pid)
     }
 
@@ -130,7 +140,8 @@ impl Session {
             return Ok(known);
         }
         let (server, pool) = self.login_server().await?;
-        let told = server.parameters.clone();
+        // What it was set to since is another session's.
+        let told = pool.welcome().unwrap_or_else(|| server.parameters.clone());
         pool.checkin(server);
         Ok(told)
     }
@@ -141,6 +152,7 @@ impl Session {
             &self.identity,
             &self.listener,
             self.entry.id,
+            &self.settings,
             None,
         )
         .await

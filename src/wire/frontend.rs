@@ -72,7 +72,15 @@ pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
 }
 
 pub fn query(out: &mut Vec<u8>, sql: &str) {
-    frame(out, b'Q', |out| cstr(out, sql));
+    query_bytes(out, sql.as_bytes());
+}
+
+/// As [`query`], for a text in the client's encoding. It must not hold a zero byte.
+pub fn query_bytes(out: &mut Vec<u8>, sql: &[u8]) {
+    frame(out, b'Q', |out| {
+        out.extend_from_slice(sql);
+        out.push(0);
+    });
 }
 
 /// Parse of a statement without parameter types.

@@ -40,6 +40,8 @@ pub enum Show {
     Client,
     /// We sent the message ourselves; only its error is shown.
     Swallow,
+    /// A Query of our own, whose answer is for us alone, its error too.
+    Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,11 +140,23 @@ impl Pipeline {
         self.owed.len()
     }
 
-    /// How many ReadyForQuery are owed.
+    /// How many ReadyForQuery the client is owed.
     pub fn owed_ready(&self) -> usize {
         let ends =
             |owed: &&Owed| matches!(owed.sent, Sent::Query | Sent::Sync | Sent::FunctionCall);
-        self.owed.iter().filter(ends).count()
+        let is_awaited = |owed: &&Owed| owed.show != Show::Own;
+        self.owed.iter().filter(is_awaited).filter(ends).count()
+    }
+
+    /// What comes next answers a Query of our own.
+    #[inline]
+    pub fn answers_own(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.show == Show::Own)
+    }
+
+    /// A Query of our own has not been answered yet.
+    pub fn owes_own(&self) -> bool {
+        self.owed.iter().any(|owed| owed.show == Show::Own)
     }
 
     /// Whether a batch was begun and not yet ended by Sync.
@@ -228,7 +242,10 @@ impl Pipeline {
     pub fn receive(&mut self, tag: u8, first: Option<u8>) -> Result<Show, Violation> {
         // NoticeResponse, NotificationResponse and ParameterStatus may come at any place.
         if matches!(tag, b'N' | b'A' | b'S') {
-            return Ok(Show::Client);
+            return Ok(match tag == b'N' && self.answers_own() {
+                true => Show::Own,
+                false => Show::Client,
+            });
         }
         if tag == b'Z' && self.answers_doubtful_sync() {
             return self.receive_doubtful(first).map(|()| Show::Client);
@@ -241,7 +258,10 @@ impl Pipeline {
             (b'D', Sent::Query | Sent::Execute) => {}
             (b'E', _) => {
                 self.receive_error(head);
-                return Ok(Show::Client);
+                return Ok(match head.show {
+                    Show::Own => Show::Own,
+                    Show::Client | Show::Swallow => Show::Client,
+                });
             }
             (b'Z', Sent::Query | Sent::Sync | Sent::FunctionCall) => self.receive_ready(first)?,
             (b'T' | b'C' | b'I' | b'H' | b'd' | b'c', Sent::Query) => {}

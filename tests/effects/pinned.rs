@@ -11,7 +11,13 @@ pub const UNTERMINATED: &[&str] = &[
 ];
 
 pub const PINNED: &[(PinReason, &str)] = &[
-    // SET and RESET.
+    // SET and RESET: `Set` stands for settings that are known by name, too.
+    (Reading, "SET standard_conforming_strings = off"),
+    (Reading, "SET NAMES 'SJIS'"),
+    (Reading, "SET client_encoding TO DEFAULT"),
+    (Setseed, "SET seed = 0.5"),
+    (Set, "SET temp_buffers = 100"),
+    (Set, "SET search_path = pg_temp, public"),
     (Set, "SET x = 1"),
     (Set, "set search_path to a, b"),
     (Set, "SET SESSION x = 1"),
@@ -27,10 +33,10 @@ pub const PINNED: &[(PinReason, &str)] = &[
     (Set, "SET transaction.x = 1"),
     (Set, "SET constraints.x = 1"),
     (Set, "SET session.x = 1"),
-    (Set, "SET LOCAL standard_conforming_strings = off"),
-    (Set, "SET LOCAL \"Client_Encoding\" = 'SJIS'"),
-    (Set, "SET LOCAL NAMES 'SJIS'"),
-    (Set, "SET LOCAL seed = 0.5"),
+    (Reading, "SET LOCAL standard_conforming_strings = off"),
+    (Reading, "SET LOCAL \"Client_Encoding\" = 'SJIS'"),
+    (Reading, "SET LOCAL NAMES 'SJIS'"),
+    (Setseed, "SET LOCAL seed = 0.5"),
     (Set, "SELECT 1; SET x=1"),
     (Set, "SELECT 1;;SET x=1;SELECT 1"),
     (Set, "SELECT set_config('x.y', 'z', false)"),
@@ -44,8 +50,11 @@ pub const PINNED: &[(PinReason, &str)] = &[
     ),
     (Set, "SELECT set_config('x', 'y', true = false)"),
     (Set, "SELECT set_config('x', 'y', is_local => true)"),
-    (Set, "SELECT set_config('client_encoding', 'SJIS', true)"),
-    (Set, "SELECT set_config('seed', '0.5', true)"),
+    (
+        Reading,
+        "SELECT set_config('client_encoding', 'SJIS', true)",
+    ),
+    (Setseed, "SELECT set_config('seed', '0.5', true)"),
     (Set, "SELECT set_config('search_path', 'pg_temp', true)"),
     (Set, "SELECT set_config('search_path', $1, true)"),
     (
@@ -58,10 +67,10 @@ pub const PINNED: &[(PinReason, &str)] = &[
         Set,
         "WITH a AS (UPDATE pg_catalog.\"pg_settings\" SET setting = 'x') SELECT 1",
     ),
-    (Reset, "RESET x"),
-    (Reset, "RESET ALL"),
-    (Reset, "RESET ROLE"),
-    (Reset, "RESET SESSION AUTHORIZATION"),
+    (Set, "RESET x"),
+    (Set, "RESET ALL"),
+    (Set, "RESET ROLE"),
+    (Set, "RESET SESSION AUTHORIZATION"),
     (Discard, "DISCARD ALL"),
     (Discard, "DISCARD TEMP"),
     // Prepared statements.
@@ -134,8 +143,6 @@ pub const PINNED: &[(PinReason, &str)] = &[
     (AdvisoryLock, "SELECT pg_advisory_lock(1)"),
     (AdvisoryLock, "SELECT pg_try_advisory_lock(1, 2)"),
     (AdvisoryLock, "SELECT PG_ADVISORY_LOCK_SHARED(1)"),
-    (AdvisoryLock, "SELECT pg_advisory_unlock(1)"),
-    (AdvisoryLock, "SELECT pg_advisory_unlock_all()"),
     (
         AdvisoryLock,
         "SELECT * FROM t WHERE pg_catalog.pg_try_advisory_lock_shared(id)",

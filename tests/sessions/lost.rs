@@ -170,13 +170,33 @@ fn what_may_have_been_committed_ends_the_session_with_an_unknown_outcome() {
 fn a_session_whose_state_was_lost_ends() {
     let (forwarder, bed) = behind_forwarder(2);
     let mut client = bed.client();
-    client.ok("SET my.tenant = '1'");
+    client.ok("LISTEN ear");
     forwarder.cut();
     assert_eq!(client.farewell(), "E[FATAL 08006]");
     let mut client = Client::connect(bed.session, &bed.database, USER);
     client.ok("SELECT 1");
     forwarder.cut();
     assert_eq!(client.farewell(), "E[FATAL 08006]");
+}
+
+#[test]
+fn settings_outlive_the_server_on_which_they_were_made() {
+    let (forwarder, bed) = behind_forwarder(2);
+    let mut client = bed.client();
+    client.ok("SET my.tenant = '1'");
+    // It has been asked for them, and has gone back.
+    wait_until("the server is at rest", || {
+        bed.count("state = 'idle' AND query LIKE 'SELECT pg_catalog.current_setting%'") == 1
+    });
+    bed.client().ok("SELECT 1");
+    forwarder.cut();
+    assert_eq!(client.value("SHOW my.tenant"), "1");
+    client.ok("BEGIN");
+    client.ok("SET my.tenant = '2'");
+    forwarder.cut();
+    assert_eq!(client.error("SELECT 1").field(b'C'), "40001");
+    client.ok("ROLLBACK");
+    assert_eq!(client.value("SHOW my.tenant"), "1");
 }
 
 #[test]

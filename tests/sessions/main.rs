@@ -17,6 +17,7 @@ mod lost;
 mod parameters;
 mod pooling;
 mod relay;
+mod settings;
 mod split;
 mod vanish;
 mod waiting;

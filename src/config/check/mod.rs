@@ -211,7 +211,6 @@ impl<'a, 'r> Context<'a, 'r> {
             sequences: given(&raw.sequences, default.sequences),
             multiplex: given(&raw.multiplex, default.multiplex),
         };
-        self.later(&raw.opaque, "pool.opaque", &pool.opaque, &default.opaque);
         self.later(
             &raw.multiplex,
             "pool.multiplex",

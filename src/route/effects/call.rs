@@ -56,7 +56,7 @@ impl Chain {
     }
 }
 
-impl Scan<'_> {
+impl<'t> Scan<'t> {
     /// A name stands before the parenthesis that was just read.
     pub(super) fn call(&mut self, chain: Chain) {
         // `schema. (`: no name at all.
@@ -65,7 +65,7 @@ impl Scan<'_> {
         }
         let class = chain
             .keyword(self)
-            .and_then(|keyword| keyword.class(self.server_major));
+            .and_then(|keyword| keyword.class(self.context.server_major));
         if let Some(Class::Reserved | Class::ColName) = class {
             return;
         }
@@ -73,6 +73,7 @@ impl Scan<'_> {
             Verdict::Harmless => {}
             Verdict::AdvancesSequence => self.effects.advances_sequence = true,
             Verdict::SetConfig => self.set_config(),
+            Verdict::EndsState => self.effects.ends_state = true,
             Verdict::Pins(reason) => self.effects.pin(reason),
             Verdict::Unknown if self.is_no_call(chain) => {}
             Verdict::Unknown => self.effects.pin(PinReason::OpaqueFunction),
@@ -80,7 +81,7 @@ impl Scan<'_> {
     }
 
     fn verdict(&self, chain: Chain) -> Verdict {
-        let verdict = by_name(chain.last, self.text, self.server_major);
+        let verdict = by_name(chain.last, self.text, self.context.server_major);
         let built_in = match chain.parts {
             1 => true,
             2 => is_pg_catalog(chain.first, self.text),
@@ -257,18 +258,20 @@ impl Scan<'_> {
         token.is_some_and(|t| t.kind == TokenKind::OpenParen) && ahead.is_query()
     }
 
-    /// Harmless only as `set_config('name', …, true)` of a setting that does not change how texts are read.
+    /// `set_config('name', …, true)` leaves nothing; without the `true` it changes a setting that is known by name.
     fn set_config(&mut self) {
         let mut ahead = Ahead::new(self);
         let name = ahead.literal().filter(|_| ahead.is(TokenKind::Comma));
         self.effects.read_write_request |= name.is_none_or(settings::is_read_only_setting);
-        let local = name.is_some_and(|name| {
-            !settings::changes_reading(name)
-                && ahead.plain_value(settings::is_search_path(name))
-                && ahead.is_true()
-        });
-        if !local {
-            self.effects.pin(PinReason::Set);
+        match name {
+            Some(name) if settings::is_seed(name) => self.effects.pin(PinReason::Setseed),
+            Some(name) if settings::changes_reading(name) => self.effects.pin(PinReason::Reading),
+            Some(name) if ahead.plain_value(settings::is_search_path(name)) => {
+                if !ahead.is_true() {
+                    self.change_named(name);
+                }
+            }
+            _ => self.effects.pin(PinReason::Set),
         }
     }
 }

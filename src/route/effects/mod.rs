@@ -16,17 +16,22 @@
 //! All of these need the catalogue.
 
 mod call;
+mod changes;
 mod scan;
 mod verb;
+
+pub use changes::Changes;
 
 use super::Context;
 
 /// Why a session must keep its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PinReason {
-    /// SET, `set_config`, or an UPDATE of pg_settings.
+    /// A change of settings that no list of names can hold: an UPDATE of pg_settings, a `set_config` of a name that is
+    /// worked out, a search_path with pg_temp in it.
     Set,
-    Reset,
+    /// A SET after which texts are read otherwise: `standard_conforming_strings`, `client_encoding`.
+    Reading,
     /// PREPARE, EXECUTE, DEALLOCATE.
     Prepare,
     Listen,
@@ -54,7 +59,7 @@ impl PinReason {
     pub fn as_str(self) -> &'static str {
         match self {
             PinReason::Set => "set",
-            PinReason::Reset => "reset",
+            PinReason::Reading => "reading",
             PinReason::Prepare => "prepare",
             PinReason::Listen => "listen",
             PinReason::TempTable => "temp_table",
@@ -151,6 +156,10 @@ pub struct Effects {
     /// Why the session must keep its server: the first reason that was found. None: nothing named in the text stays
     /// behind once the transaction is over.
     pub pin: Option<PinReason>,
+    /// Settings that may be left changed. No reason to keep the server: they can be asked for and set on another.
+    pub changes: Changes,
+    /// May end what an earlier statement left: UNLISTEN, DROP, CLOSE, DEALLOCATE, DISCARD, pg_advisory_unlock.
+    pub ends_state: bool,
     /// Of several statements, the last that controls the transaction.
     pub control: TxControl,
     pub kind: Kind,
@@ -167,6 +176,8 @@ impl Effects {
     /// For a text that cannot be read at all.
     const OPAQUE: Effects = Effects {
         pin: Some(PinReason::OpaqueStatement),
+        changes: Changes::NONE,
+        ends_state: false,
         control: TxControl::None,
         kind: Kind::Unknown,
         statements: Count::Many,

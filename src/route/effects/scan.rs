@@ -71,7 +71,7 @@ pub(super) struct Scan<'t> {
     pub text: &'t [u8],
     pub lexer: Lexer<'t>,
     pub effects: Effects,
-    pub server_major: u8,
+    pub context: Context,
     pub mode: Mode,
     /// The current statement's verb (that behind EXPLAIN), and for CREATE and ALTER the kind of object.
     pub verb: Option<Keyword>,
@@ -92,7 +92,7 @@ impl<'t> Scan<'t> {
             text,
             lexer: Lexer::new(text, context.standard_conforming_strings),
             effects: Effects::default(),
-            server_major: context.server_major,
+            context: *context,
             mode: Mode::Start,
             verb: None,
             object: None,

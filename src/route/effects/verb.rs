@@ -45,8 +45,12 @@ impl<'t> Scan<'t> {
         use Keyword as K;
         let kind = match verb {
             K::Truncate => Kind::Write { insert: false },
+            K::Close | K::Unlisten => {
+                self.effects.ends_state = true;
+                Kind::Utility
+            }
             K::Fetch | K::Show => Kind::Read,
-            K::Move | K::Close | K::Lock | K::Notify | K::Unlisten | K::Checkpoint => Kind::Utility,
+            K::Move | K::Lock | K::Notify | K::Checkpoint => Kind::Utility,
             K::Analyze | K::Analyse => Kind::Utility,
             K::Vacuum => Kind::OutsideTransaction,
             K::Cluster | K::Reindex => self.maintenance(),
@@ -164,15 +168,21 @@ impl<'t> Scan<'t> {
                 return true;
             }
             Keyword::Reset => {
-                let reset = settings::after_reset(self.lexer, self.text);
-                self.effects.read_write_request |= reset.is_some_and(|r| r.read_write);
-                (PinReason::Reset, Kind::Utility)
+                self.reset();
+                return true;
             }
-            Keyword::Prepare | Keyword::Deallocate => (PinReason::Prepare, Kind::Utility),
+            Keyword::Prepare => (PinReason::Prepare, Kind::Utility),
+            Keyword::Deallocate => {
+                self.effects.ends_state = true;
+                (PinReason::Prepare, Kind::Utility)
+            }
             Keyword::Execute => (PinReason::Prepare, Kind::Execute),
             Keyword::Listen => (PinReason::Listen, Kind::Utility),
             Keyword::Load => (PinReason::Load, Kind::Utility),
-            Keyword::Discard => (PinReason::Discard, Kind::Utility),
+            Keyword::Discard => {
+                self.discard();
+                (PinReason::Discard, Kind::Utility)
+            }
             Keyword::Do => (PinReason::OpaqueStatement, Kind::Do),
             Keyword::Call => (PinReason::OpaqueStatement, Kind::Call),
             _ => return false,
@@ -190,14 +200,75 @@ impl<'t> Scan<'t> {
         self.effects.read_write_request |= setting.read_write;
         match (setting.scope, setting.target) {
             (_, Target::Transaction | Target::Constraints) => {}
-            (Scope::Local, Target::Named(name)) if settings::changes_reading(name) => {
-                self.effects.pin(PinReason::Set);
+            (Scope::Local, target) if setting.changes_reading() => {
+                self.change_reading(target);
             }
-            (Scope::Local, Target::Special("client_encoding")) => self.effects.pin(PinReason::Set),
             (Scope::Local, _) if setting.pg_temp => self.effects.pin(PinReason::TempTable),
             (Scope::Local, _) => {}
-            _ => self.effects.pin(PinReason::Set),
+            // The next table would be a temporary one, and nothing would say so.
+            _ if setting.pg_temp => self.effects.pin(PinReason::Set),
+            (_, target) if setting.changes_reading() && !self.keeps_reading(&setting) => {
+                self.change_reading(target);
+            }
+            (_, target) => self.change(target),
         }
+    }
+
+    /// RESET: what a session that was not pinned has set did not change how texts are read, so going back does not.
+    fn reset(&mut self) {
+        self.enter(Kind::Utility, Mode::Quiet);
+        let Some(reset) = settings::after_reset(self.lexer, self.text) else {
+            return self.effects.pin(PinReason::Set);
+        };
+        self.effects.read_write_request |= reset.read_write;
+        self.change(reset.target);
+    }
+
+    fn discard(&mut self) {
+        self.effects.ends_state = true;
+        if self.ahead().keyword() == Some(Keyword::All) {
+            self.effects.changes.reset_all();
+        }
+    }
+
+    fn keeps_reading(&self, setting: &settings::Setting) -> bool {
+        let context = &self.context;
+        setting.reads_as(context.standard_conforming_strings, context.encoding)
+    }
+
+    fn change_reading(&mut self, target: Target<'t>) {
+        let is_seed = matches!(target, Target::Named(name) if settings::is_seed(name));
+        self.effects.pin(match is_seed {
+            true => PinReason::Setseed,
+            false => PinReason::Reading,
+        });
+    }
+
+    /// A setting that may be left changed.
+    fn change(&mut self, target: Target<'t>) {
+        let changes = &mut self.effects.changes;
+        let noted = match target {
+            Target::Transaction | Target::Constraints => true,
+            Target::All => {
+                changes.reset_all();
+                true
+            }
+            Target::Characteristics => settings::CHARACTERISTICS
+                .iter()
+                .all(|name| changes.add_known(name)),
+            Target::Special(name) => changes.add_known(name),
+            Target::Named(name) if settings::is_of_transaction(name) => true,
+            Target::Named(name) => {
+                settings::can_be_carried(name) && changes.add_written(name, self.text)
+            }
+        };
+        if !noted {
+            self.effects.pin(PinReason::Set);
+        }
+    }
+
+    pub(super) fn change_named(&mut self, name: &'t [u8]) {
+        self.change(Target::Named(name));
     }
 
     /// Statements about objects.
@@ -336,6 +407,7 @@ impl<'t> Scan<'t> {
     }
 
     fn drop_object(&mut self) {
+        self.effects.ends_state = true;
         let mut ahead = self.ahead();
         let object = ahead.keyword();
         let outside = match object {

@@ -1,0 +1,274 @@
+//! Settings of a session that differ from what it was started with, and how a server gets them. Pure.
+//!
+//! A server carries the settings of the session that had it last, and knows them; the next session's are set by one
+//! statement that changes the difference. Values are what `current_setting` answered, never what a text said: SET
+//! within a transaction, ROLLBACK TO and all else that PostgreSQL does with settings are then right by themselves.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+/// Names that one session may have set; a session with more keeps its server.
+const MAX_NAMES: usize = 64;
+/// Bytes of one value; a session with a longer one keeps its server.
+const MAX_VALUE: usize = 4 * 1024;
+/// Who acts: they are set last, since they take rights away, and reset first.
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+/// Decides how the bytes of a query are read.
+const ENCODING: &str = "client_encoding";
+
+/// Names (in lower case) and values (in the session's encoding) of settings that a session has touched. Cheap to clone,
+/// and to compare with what it was cloned from.
+#[derive(Debug, Clone, Default)]
+pub struct Settings(Option<Rc<Values>>);
+
+type Values = BTreeMap<Box<str>, Box<[u8]>>;
+
+impl Settings {
+    /// Nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    #[inline]
+    pub fn is_same(&self, other: &Settings) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b) || a == b,
+            _ => false,
+        }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|map| map.keys()).map(|name| &**name)
+    }
+
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        self.0.as_ref()?.get(name).map(|value| &**value)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// These, but for what was answered: a name without a value does not exist.
+    ///
+    /// # Errors
+    /// That is more than can be carried.
+    pub fn with<'a>(
+        &self,
+        answers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> Result<Settings, TooMuch> {
+        let mut map = self.0.as_deref().cloned().unwrap_or_default();
+        for (name, value) in answers {
+            match value {
+                Some(value) if value.len() > MAX_VALUE => return Err(TooMuch),
+                Some(value) => drop(map.insert(name.into(), value.into())),
+                None => drop(map.remove(name)),
+            }
+        }
+        match map.len() {
+            0 => Ok(Settings(None)),
+            n if n > MAX_NAMES => Err(TooMuch),
+            _ => Ok(Settings(Some(Rc::new(map)))),
+        }
+    }
+
+    /// Only who acts: what RESET ALL leaves.
+    pub fn identity(&self) -> Settings {
+        let known = IDENTITY
+            .into_iter()
+            .filter_map(|n| Some((n, Some(self.value(n)?))));
+        Settings(None).with(known).unwrap_or_default()
+    }
+
+    /// The texts of the queries that turn a server with settings `self` into one with `wanted`: each is to be sent by
+    /// itself. They leave nothing else behind.
+    pub fn change_to(&self, wanted: &Settings) -> Vec<Vec<u8>> {
+        let mut queries = Vec::new();
+        if self.value(ENCODING) != wanted.value(ENCODING) {
+            queries.push(select(&[(ENCODING, wanted.value(ENCODING))]));
+        }
+        let changes = self.differences(wanted);
+        if !changes.is_empty() {
+            queries.push(select(&changes));
+        }
+        queries
+    }
+
+    /// In the order in which they can be made.
+    fn differences<'a>(&'a self, wanted: &'a Settings) -> Vec<(&'a str, Option<&'a [u8]>)> {
+        let acts_as_another = IDENTITY.iter().any(|n| self.value(n) != wanted.value(n));
+        let mut changes = Vec::new();
+        if acts_as_another {
+            let held = IDENTITY.into_iter().filter(|name| self.contains(name));
+            changes.extend(held.map(|name| (name, None)));
+        }
+        let is_plain = |name: &&str| !IDENTITY.contains(name) && *name != ENCODING;
+        let gone = self
+            .names()
+            .filter(is_plain)
+            .filter(|name| !wanted.contains(name));
+        changes.extend(gone.map(|name| (name, None)));
+        let set = wanted.names().filter(is_plain);
+        let differs = set.filter(|name| self.value(name) != wanted.value(name));
+        changes.extend(differs.map(|name| (name, wanted.value(name))));
+        if acts_as_another {
+            let taken = IDENTITY.into_iter().filter(|name| wanted.contains(name));
+            changes.extend(taken.map(|name| (name, wanted.value(name))));
+        }
+        changes
+    }
+}
+
+/// More names, or a longer value, than is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuch;
+
+/// A setting's name as a text has it, in lower case and without quotes and spaces; None for what is no plain name.
+pub fn normalised(written: &[u8]) -> Option<Box<str>> {
+    let mut name = String::with_capacity(written.len());
+    let mut quoted = false;
+    for &byte in written {
+        match byte {
+            b'"' => quoted = !quoted,
+            b' ' | b'\t' | b'\n' | b'\r' | b'\x0c' if !quoted => {}
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'$' => name.push(byte as char),
+            b'A'..=b'Z' => name.push(byte.to_ascii_lowercase() as char),
+            _ => return None,
+        }
+    }
+    (!name.is_empty()).then(|| name.into_boxed_str())
+}
+
+/// `set_config` of NULL is a RESET.
+fn select(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
+    let mut sql = b"SELECT ".to_vec();
+    for (at, (name, value)) in changes.iter().enumerate() {
+        if at > 0 {
+            sql.push(b',');
+        }
+        sql.extend_from_slice(b"pg_catalog.set_config(");
+        literal(&mut sql, name.as_bytes());
+        sql.push(b',');
+        match value {
+            Some(value) => literal(&mut sql, value),
+            None => sql.extend_from_slice(b"NULL"),
+        }
+        sql.extend_from_slice(b",false)");
+    }
+    sql
+}
+
+/// An escape string: it means the same whatever `standard_conforming_strings` says.
+pub fn literal(sql: &mut Vec<u8>, value: &[u8]) {
+    sql.extend_from_slice(b"E'");
+    for &byte in value {
+        if matches!(byte, b'\'' | b'\\') {
+            sql.push(byte);
+        }
+        sql.push(byte);
+    }
+    sql.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let answers = pairs.iter().map(|(n, v)| (*n, Some(v.as_bytes())));
+        Settings::default().with(answers).unwrap()
+    }
+
+    fn change(from: &[(&str, &str)], to: &[(&str, &str)]) -> Vec<String> {
+        let queries = settings(from).change_to(&settings(to));
+        queries
+            .into_iter()
+            .map(|q| String::from_utf8(q).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn equal_settings_need_no_change() {
+        let a = [("app.tenant", "7"), ("work_mem", "4MB")];
+        assert!(settings(&a).is_same(&settings(&a)));
+        assert!(change(&a, &a).is_empty());
+        assert!(Settings::default().is_same(&settings(&[])));
+        assert!(!settings(&a).is_same(&Settings::default()));
+    }
+
+    #[test]
+    fn what_the_last_session_set_is_reset_and_what_this_one_set_is_set() {
+        let sql = change(
+            &[("datestyle", "ISO, DMY")],
+            &[("search_path", "a, \"B'\\\"")],
+        );
+        assert_eq!(
+            sql,
+            ["SELECT pg_catalog.set_config(E'datestyle',NULL,false),\
+              pg_catalog.set_config(E'search_path',E'a, \"B''\\\\\"',false)"]
+        );
+    }
+
+    #[test]
+    fn who_acts_is_reset_first_and_set_last_even_where_only_one_of_both_differs() {
+        let from = [
+            ("role", "r"),
+            ("session_authorization", "s"),
+            ("work_mem", "1MB"),
+        ];
+        let to = [
+            ("role", "q"),
+            ("session_authorization", "s"),
+            ("timezone", "UTC"),
+        ];
+        let sql = change(&from, &to).concat();
+        let order = [
+            "'session_authorization',NULL",
+            "'role',NULL",
+            "'work_mem',NULL",
+            "'timezone',E'UTC'",
+            "'session_authorization',E's'",
+            "'role',E'q'",
+        ];
+        let at: Vec<_> = order
+            .iter()
+            .map(|part| sql.find(part).expect(part))
+            .collect();
+        assert!(at.is_sorted(), "{sql}");
+    }
+
+    #[test]
+    fn the_encoding_is_changed_before_the_values_that_are_written_in_it() {
+        let sql = change(&[], &[("app.name", "Zoë"), ("client_encoding", "LATIN1")]);
+        assert_eq!(sql.len(), 2);
+        assert!(
+            sql[0].contains("client_encoding") && sql[1].contains("Zoë"),
+            "{sql:?}"
+        );
+    }
+
+    #[test]
+    fn more_than_can_be_carried_is_refused() {
+        let long = "x".repeat(MAX_VALUE + 1);
+        let with = Settings::default().with([("a", Some(long.as_bytes()))].into_iter());
+        assert!(with.is_err());
+        let names: Vec<_> = (0..=MAX_NAMES).map(|n| format!("a.b{n}")).collect();
+        let many = names.iter().map(|n| (n.as_str(), Some(&b""[..])));
+        assert!(Settings::default().with(many).is_err());
+    }
+
+    #[test]
+    fn names_are_compared_without_quotes_case_and_spaces() {
+        for (written, name) in [
+            ("Work_Mem", Some("work_mem")),
+            ("\"Work_Mem\"", Some("work_mem")),
+            ("App . \"Tenant\"", Some("app.tenant")),
+            ("\"a b.c\"", None),
+            ("ümlaut.x", None),
+            ("a'b", None),
+            ("", None),
+        ] {
+            assert_eq!(normalised(written.as_bytes()).as_deref(), name, "{written}");
+        }
+    }
+}

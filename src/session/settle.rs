@@ -1,0 +1,373 @@
+//! What a session leaves on its server, asked for when the server comes to rest.
+//!
+//! PostgreSQL alone knows what a SET is worth after a ROLLBACK TO, or whether a lock is still held. So nothing is worked
+//! out from texts but *what might have changed*: before the server leaves the session, it is asked, by one query of our
+//! own whose answer the client does not see. Then settings are carried: the next server is set to them before it sees
+//! the session's first message ([`Session::dress`]). What cannot be carried keeps the server until a question finds it
+//! gone.
+
+use super::{
+    Link, Session,
+    pins::{Trace, Traces},
+    relay::{ServerEnd, Step},
+    statement::Changes,
+};
+use crate::{
+    error::{Error, Kind},
+    server::settings::{Settings, literal},
+    wire::{
+        Violation,
+        cursor::Cursor,
+        frame::{Frame, HEADER_LEN},
+        frontend,
+        pipeline::Show,
+    },
+};
+
+/// Settings that may be asked for at once.
+const MAX_NAMES: usize = 64;
+
+/// What may have changed since the server was asked last.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    names: Vec<Box<str>>,
+    /// Everything was reset.
+    all: bool,
+    /// Traces may have come or gone.
+    traces: bool,
+    /// A transaction has ended since: it is no longer undone if the server is lost.
+    for_good: bool,
+}
+
+/// What the server is being asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    names: Vec<Box<str>>,
+    /// Whether any setting is left.
+    all: bool,
+    traces: Traces,
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Awaited,
+    Got {
+        settings: Settings,
+        traces: Traces,
+        /// Set by what is opaque; their values are still to be asked for.
+        unnamed: Vec<Box<str>>,
+    },
+    /// It cannot be carried, or the server could not say.
+    Refused,
+}
+
+impl Unsettled {
+    /// A transaction has ended.
+    pub(super) fn is_for_good(&mut self) {
+        self.for_good = true;
+    }
+}
+
+impl Session {
+    /// A statement that may change settings was sent.
+    pub(super) fn unsettle(&mut self, changes: &Changes) {
+        if self.pins.is_for_life() {
+            return;
+        }
+        let unsettled = self.unsettled.get_or_insert_default();
+        unsettled.all |= changes.resets_all;
+        for name in &changes.names {
+            if !unsettled.names.contains(name) {
+                unsettled.names.push(name.clone());
+            }
+        }
+        if unsettled.names.len() > MAX_NAMES {
+            self.pin("set");
+        }
+    }
+
+    /// Something that keeps the server may have come, or gone.
+    pub(super) fn doubt_pins(&mut self) {
+        if self.pins.is_pinned() && !self.pins.is_for_life() {
+            self.unsettled.get_or_insert_default().traces = true;
+        }
+    }
+
+    /// Settings that the session has for good, and that nobody but its server knows.
+    pub(super) fn has_unknown_settings(&self) -> bool {
+        self.question.is_some() || self.unsettled.as_ref().is_some_and(|u| u.for_good)
+    }
+
+    /// The server has nothing to do and no transaction is open: it is asked what is unknown, or leaves.
+    #[inline]
+    pub(super) fn rest_on_server(&mut self) {
+        if self.question.is_some() {
+        } else if self.unsettled.is_some() {
+            self.settle();
+        } else if !self.pins.is_pinned() {
+            self.release();
+        }
+    }
+
+    fn settle(&mut self) {
+        let Some(unsettled) = self.unsettled.take() else {
+            return;
+        };
+        let question = self.question(*unsettled);
+        let mut query = Vec::new();
+        frontend::query_bytes(&mut query, &question.text());
+        self.question = Some(Box::new(question));
+        self.ask(&query);
+    }
+
+    fn question(&self, unsettled: Unsettled) -> Question {
+        let mut names = unsettled.names;
+        // Values are kept in the client's encoding: in a new one they are to be read again.
+        let all = unsettled.all || names.iter().any(|name| &**name == "client_encoding");
+        if all {
+            let known = self
+                .settings
+                .names()
+                .filter(|n| names.iter().all(|m| **m != **n));
+            let known: Vec<_> = known.map(Box::from).collect();
+            names.extend(known);
+        }
+        let traces = match unsettled.traces {
+            true => self.pins.traces(),
+            false => Traces::default(),
+        };
+        Question {
+            // With nothing ever set there is nothing left either.
+            all: unsettled.all && !names.is_empty(),
+            names,
+            traces,
+            answer: Answer::Awaited,
+        }
+    }
+
+    /// The server serves the session only under the session's own settings: what differs is set first, and no message of
+    /// the client's is sent before that has succeeded.
+    pub(super) fn dress(&mut self) {
+        let Link::Held { server, .. } = &mut self.link else {
+            return;
+        };
+        let changes = server.settings.change_to(&self.settings);
+        server.settings = self.settings.clone();
+        if changes.is_empty() {
+            return self.tell_parameters();
+        }
+        self.context.counters.settings_applied.one();
+        for change in changes {
+            let mut query = Vec::new();
+            frontend::query_bytes(&mut query, &change);
+            self.ask(&query);
+        }
+    }
+
+    /// The server is being set to the session's settings.
+    #[inline]
+    pub(super) fn is_dressing(&self) -> bool {
+        match &self.link {
+            Link::Held { server, .. } => self.question.is_none() && server.pipeline.answers_own(),
+            _ => false,
+        }
+    }
+
+    /// A message that answers a query of our own; the last one of it has just been taken off the pipeline.
+    pub(super) fn own_reply(&mut self, frame: Frame) -> Result<(), Step> {
+        match (frame.tag, &self.question) {
+            (b'E', None) => return Err(self.cannot_be_dressed()),
+            (b'E', Some(_)) => self.answer(Answer::Refused),
+            (b'D', Some(_)) => {
+                let answer = self.read_answer(frame);
+                self.answer(answer.ok_or_else(|| self.server_broke(Violation::Malformed(b'D')))?);
+            }
+            _ => {}
+        }
+        self.show(frame, Show::Own);
+        if frame.tag == b'Z' {
+            match self.question.take() {
+                Some(question) => self.answered(*question),
+                None if !self.is_dressing() => self.tell_parameters(),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn cannot_be_dressed(&self) -> Step {
+        let name = match &self.link {
+            Link::Held { pool, .. } => pool.view().config.name.clone(),
+            _ => String::new(),
+        };
+        let error = Error::server(
+            Kind::ServerGone,
+            name,
+            "the session's settings could not be set on another server",
+        );
+        Step::ServerEnded(ServerEnd::Broke(error))
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let Some(question) = &mut self.question {
+            question.answer = answer;
+        }
+    }
+
+    /// None if the row is not what was asked for.
+    fn read_answer(&self, frame: Frame) -> Option<Answer> {
+        let question = self.question.as_ref()?;
+        let body = self.reply_body(frame);
+        if body.len() + HEADER_LEN < frame.len {
+            return Some(Answer::Refused);
+        }
+        question.read(body, &self.settings)
+    }
+
+    fn answered(&mut self, question: Question) {
+        let Answer::Got {
+            settings,
+            traces,
+            unnamed,
+        } = question.answer
+        else {
+            self.pin("settle");
+            return;
+        };
+        for name in unnamed.iter().filter(|name| !settings.contains(name)) {
+            let unsettled = self.unsettled.get_or_insert_default();
+            unsettled.names.push(name.clone());
+        }
+        if let Link::Held { server, .. } = &mut self.link {
+            server.settings = settings.clone();
+        }
+        self.settings = settings;
+        if question.traces.is_empty() {
+            return;
+        }
+        let is_free = self.pins.found(traces);
+        let is_still = matches!(&self.link, Link::Held { server, .. } if server.pipeline.is_free());
+        if is_free && is_still && self.unsettled.is_none() {
+            self.release_cleared();
+        } else if is_free {
+            // Its server is to be cleared when it leaves.
+            self.pins.add("discard", false);
+            self.doubt_pins();
+        }
+    }
+}
+
+impl Question {
+    /// One SELECT of one row. Every name in it is qualified: the session's search_path is not to be trusted.
+    fn text(&self) -> Vec<u8> {
+        let mut sql = b"SELECT ".to_vec();
+        for name in &self.names {
+            sql.extend_from_slice(b"pg_catalog.current_setting(");
+            literal(&mut sql, name.as_bytes());
+            sql.extend_from_slice(b",true),");
+        }
+        if self.all {
+            sql.extend_from_slice(SETTINGS_LEFT.as_bytes());
+            sql.push(b',');
+        }
+        for trace in self.traces.iter() {
+            sql.extend_from_slice(look_for(trace).as_bytes());
+            sql.push(b',');
+        }
+        if self.traces.has(Trace::Opaque) {
+            sql.extend_from_slice(NAMES_SET.as_bytes());
+            sql.push(b',');
+        }
+        // Something to select, whatever was asked.
+        sql.extend_from_slice(b"true");
+        sql
+    }
+
+    /// None if the row is not an answer to this. `before`: what was known to be set.
+    fn read(&self, body: &[u8], before: &Settings) -> Option<Answer> {
+        let mut row = Cursor::new(body);
+        row.u16().ok()?;
+        let mut values = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            values.push((&**name, column(&mut row)?));
+        }
+        let is_reset = self.all && column(&mut row)? == Some(b"f");
+        let mut found = Traces::default();
+        for trace in self.traces.iter() {
+            if column(&mut row)? != Some(b"f") {
+                found.add(trace);
+            }
+        }
+        let unnamed = match self.traces.has(Trace::Opaque) {
+            true => column(&mut row)?.and_then(|list| std::str::from_utf8(list).ok()),
+            false => None,
+        };
+        let settings = match before.with(values.into_iter()) {
+            Ok(settings) if is_reset => settings.identity(),
+            Ok(settings) => settings,
+            Err(_) => return Some(Answer::Refused),
+        };
+        let unnamed = unnamed.into_iter().flat_map(|list| list.split(','));
+        Some(Answer::Got {
+            settings,
+            traces: found,
+            unnamed: unnamed
+                .map(|name| name.to_ascii_lowercase().into())
+                .collect(),
+        })
+    }
+}
+
+/// A field of a DataRow; None within for NULL.
+fn column<'a>(row: &mut Cursor<'a>) -> Option<Option<&'a [u8]>> {
+    match row.i32().ok()? {
+        -1 => Some(None),
+        len => row.bytes(usize::try_from(len).ok()?).ok().map(Some),
+    }
+}
+
+/// Any setting that RESET ALL would change; custom ones are never shown, and RESET ALL makes them empty.
+const SETTINGS_LEFT: &str = "EXISTS (SELECT FROM pg_catalog.pg_show_all_settings() s \
+     WHERE s.source OPERATOR(pg_catalog.=) 'session')";
+
+/// True as long as there is such a trace on the server (POSTGRES.md 2.2).
+fn look_for(trace: Trace) -> &'static str {
+    match trace {
+        Trace::Listen => "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())",
+        // pg_my_temp_schema stays set after the last object in it is gone; 2615 is pg_namespace.
+        Trace::TempTable => {
+            "EXISTS (SELECT FROM pg_catalog.pg_depend d \
+             WHERE d.refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid \
+             AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())"
+        }
+        Trace::HoldCursor => "EXISTS (SELECT FROM pg_catalog.pg_cursor() c WHERE c.is_holdable)",
+        Trace::Prepare => {
+            "EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() p WHERE p.from_sql)"
+        }
+        Trace::AdvisoryLock => {
+            "EXISTS (SELECT FROM pg_catalog.pg_lock_status() l \
+             WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
+             AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())"
+        }
+        Trace::Opaque => OPAQUE,
+        Trace::Discard => "false",
+    }
+}
+
+/// Everything that can be seen of a session's state, but for what the other questions ask.
+const OPAQUE: &str = "(EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_depend d \
+     WHERE d.refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid \
+     AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_cursor() c WHERE c.is_holdable) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() p WHERE p.from_sql) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_lock_status() l \
+     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
+     AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_get_replication_slots() s WHERE s.temporary \
+     AND s.active_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()))";
+
+/// Every setting that is not what the session was started with; custom ones are never shown.
+const NAMES_SET: &str = "(SELECT pg_catalog.string_agg(s.name, ',') \
+     FROM pg_catalog.pg_show_all_settings() s WHERE s.source OPERATOR(pg_catalog.=) 'session')";
