@@ -176,7 +176,7 @@ pub(super) async fn checkout(
     settings: &Settings,
     mut chosen: Option<Rc<Pool>>,
 ) -> Result<(Box<Server>, Rc<Pool>)> {
-    let since = Instant::now();
+    let mut search = Search::new(context);
     loop {
         let choice = chosen
             .take()
@@ -184,7 +184,7 @@ pub(super) async fn checkout(
         let pool = match choice {
             Ok(pool) => pool,
             Err(none) => {
-                wait_for_node(context, since, none).await?;
+                search.wait_for_node(none).await?;
                 continue;
             }
         };
@@ -196,12 +196,7 @@ pub(super) async fn checkout(
                 server.assign(session);
                 return Ok((server, pool));
             }
-            Ok(Grant::Failed(error)) if is_final(&error) || gives_up(context, since) => {
-                return Err(error);
-            }
-            Ok(Grant::Failed(_)) => {
-                retry_pause(context).await;
-            }
+            Ok(Grant::Failed(error)) => search.dial_failed(error).await?,
             Ok(Grant::Reroute) | Err(_) => {}
         }
     }
@@ -212,28 +207,55 @@ fn cancelled() -> Error {
     Error::client(Kind::Cancelled, "canceling statement due to user request")
 }
 
+/// How long a session that has no server yet goes on looking for one.
+pub(super) struct Search<'a> {
+    context: &'a Context,
+    began: Instant,
+    /// Since when there is a node to dial.
+    found: Instant,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(context: &'a Context) -> Self {
+        let now = Instant::now();
+        Search {
+            context,
+            began: now,
+            found: now,
+        }
+    }
+
+    /// Waits for a newer snapshot.
+    ///
+    /// # Errors
+    /// `failover.hold` has passed since the search began.
+    pub async fn wait_for_node(&mut self, none: NoPool) -> Result<()> {
+        let hold = self.context.config.borrow().failover.hold;
+        let left = hold.saturating_sub(self.began.elapsed());
+        let changed = tokio::time::timeout(left, self.context.topology_changed()).await;
+        self.found = Instant::now();
+        changed.map_err(|_| no_node(none, hold))
+    }
+
+    /// Dials that fail are tried again as long as a session would wait for a free server: the topology follows within a
+    /// second what is more than one failed connection. Returns when it is time to try.
+    ///
+    /// # Errors
+    /// `error`, where another node or the same a moment later would say the same, or `pool.checkout_timeout` has passed
+    /// since there was a node.
+    pub async fn dial_failed(&mut self, error: Error) -> Result<()> {
+        let patience = self.context.config.borrow().pool.checkout_timeout;
+        if is_final(&error) || self.found.elapsed() >= patience {
+            return Err(error);
+        }
+        let _ = tokio::time::timeout(RETRY_PAUSE, self.context.topology_changed()).await;
+        Ok(())
+    }
+}
+
 /// Whether another node, or the same a moment later, would say the same.
 fn is_final(error: &Error) -> bool {
     !matches!(error.kind, Kind::ServerGone | Kind::NoNode)
-}
-
-/// Dials that fail are tried again as long as a session would wait for a free server: the topology follows within a
-/// second what is more than one failed connection.
-fn gives_up(context: &Context, since: Instant) -> bool {
-    since.elapsed() >= context.config.borrow().pool.checkout_timeout
-}
-
-async fn retry_pause(context: &Context) {
-    let _ = tokio::time::timeout(RETRY_PAUSE, context.topology_changed()).await;
-}
-
-/// Waits for a newer snapshot, as long as `failover.hold` allows since the checkout began.
-async fn wait_for_node(context: &Context, since: Instant, none: NoPool) -> Result<()> {
-    let hold = context.config.borrow().failover.hold;
-    let left = hold.saturating_sub(since.elapsed());
-    tokio::time::timeout(left, context.topology_changed())
-        .await
-        .map_err(|_| no_node(none, hold))
 }
 
 fn no_node(none: NoPool, hold: Duration) -> Error {
