@@ -172,14 +172,20 @@ impl Context {
     }
 
     /// The node that a replication connection of `listener` goes to.
-    pub fn replication_node(&self, listener: &Listener) -> Option<Arc<NodeView>> {
+    ///
+    /// # Errors
+    /// No node can serve the listener's route just now.
+    pub fn replication_node(&self, listener: &Listener) -> Result<Arc<NodeView>, NoPool> {
         let topology = self.topology.borrow();
-        let node = match listener.route {
-            Route::Primary | Route::Split => topology.primary,
-            Route::Replica => balance::choose(&topology, PrimaryReads::Never, spread(1)),
+        let (node, none) = match listener.route {
+            Route::Primary | Route::Split => (topology.primary, NoPool::NoPrimary),
+            Route::Replica => {
+                let node = balance::choose(&topology, PrimaryReads::Never, spread(1));
+                (node, NoPool::NoReplica)
+            }
         };
-        let node = topology.nodes.get(node?)?;
-        node.is_up().then(|| node.clone())
+        let node = node.and_then(|n| topology.nodes.get(n));
+        node.filter(|n| n.is_up()).cloned().ok_or(none)
     }
 
     /// The pool that a session of `identity` on `listener` is to use now.

@@ -240,7 +240,7 @@ pub(super) fn shutting_down() -> Error {
 }
 
 /// The session's state is on a node that takes no more work.
-fn node_left() -> Error {
+pub(super) fn node_left() -> Error {
     Error::proxy(
         Kind::ShuttingDown,
         "the server that holds this session's state leaves: nothing was in progress",

@@ -140,6 +140,14 @@ fn state_lost(cause: Cause) -> Error {
     )
 }
 
+/// The end of a replication connection: it goes on wherever its client connects next.
+pub fn stream_lost(cause: Cause) -> Error {
+    Error::proxy(
+        Kind::ServerGone,
+        format!("{}: connect again to go on elsewhere", cause.text()),
+    )
+}
+
 impl Verdict {
     /// The error with the severity that the client sees.
     pub fn report(&self) -> Option<(&Error, Severity)> {

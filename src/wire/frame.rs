@@ -96,9 +96,78 @@ fn parameter_description_limit(tag: u8) -> u32 {
     }
 }
 
+/// Where a stream of messages that nobody reads stands: between two of them, or inside of one. Lengths are taken as
+/// they come; of a stream that is none of messages nothing is said.
+#[derive(Debug, Default)]
+pub struct Boundary {
+    /// What has come of the present message's header.
+    header: [u8; HEADER_LEN],
+    seen: usize,
+    /// What is still to come of its body.
+    left: usize,
+}
+
+impl Boundary {
+    /// `bytes` come next.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            if self.left > 0 {
+                let (_, after) = bytes.split_at(self.left.min(bytes.len()));
+                self.left -= bytes.len() - after.len();
+                bytes = after;
+            } else {
+                self.pass_header(*first);
+                bytes = rest;
+            }
+        }
+    }
+
+    fn pass_header(&mut self, byte: u8) {
+        self.header[self.seen] = byte;
+        self.seen += 1;
+        if self.seen == HEADER_LEN {
+            let [_, a, b, c, d] = self.header;
+            self.left = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(4);
+            self.seen = 0;
+        }
+    }
+
+    /// Whether the last message has passed whole.
+    pub fn is_between(&self) -> bool {
+        self.seen == 0 && self.left == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boundary_is_after_each_whole_message_however_they_are_cut() {
+        let messages: [&[u8]; 4] = [
+            b"n\0\0\0\x04",
+            b"d\0\0\0\x07abc",
+            b"Z\0\0\0\x05I",
+            b"c\0\0\0\x04",
+        ];
+        let stream = messages.concat();
+        let ends: Vec<usize> = messages
+            .iter()
+            .scan(0, |end, m| {
+                *end += m.len();
+                Some(*end)
+            })
+            .collect();
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let mut boundary = Boundary::default();
+                boundary.pass(&stream[..first]);
+                assert_eq!(boundary.is_between(), first == 0 || ends.contains(&first));
+                boundary.pass(&stream[first..second]);
+                assert_eq!(boundary.is_between(), second == 0 || ends.contains(&second));
+            }
+        }
+    }
 
     #[test]
     fn a_header_split_anywhere_is_waited_for() {

@@ -8,5 +8,6 @@ mod lost;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod proxied;
+mod replication;
 mod restart;
 mod shutdown;

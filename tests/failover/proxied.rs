@@ -172,6 +172,11 @@ impl Proxied {
         self.run(move |proxy| proxy.reload(config).map(drop).unwrap());
     }
 
+    /// Connections of clients.
+    pub fn clients(&self) -> usize {
+        self.run(|proxy| proxy.clients())
+    }
+
     /// On the proxy's own thread.
     fn run<T: Send + 'static>(&self, act: impl FnOnce(&mut Proxy) -> T + Send + 'static) -> T {
         let (done, ended) = mpsc::channel();

@@ -75,6 +75,16 @@ impl Server {
         }
     }
 
+    /// An empty directory beside the server's, for its user.
+    pub fn own_directory(&self, name: &str) -> PathBuf {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let owner = std::fs::metadata(self.data()).unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&owner);
+        std::os::unix::fs::chown(&dir, Some(owner), None).unwrap();
+        dir
+    }
+
     /// A running primary, with a monitoring role for the probes.
     pub fn primary(bin: &Path) -> Server {
         let server = Server::place(bin);

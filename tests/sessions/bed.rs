@@ -91,6 +91,7 @@ pub fn config(nodes: Vec<config::Node>, size: usize) -> Config {
 enum Command {
     Drain(oneshot::Sender<()>),
     Reload(Box<Config>),
+    Clients(mpsc::Sender<usize>),
 }
 
 /// A running proxy with a control thread of its own.
@@ -210,6 +211,13 @@ impl Bed {
         let _ = self.commands.send(Command::Reload(Box::new(config)));
     }
 
+    /// Connections of clients, as the proxy counts them.
+    pub fn clients(&self) -> usize {
+        let (counted, count) = mpsc::channel();
+        let _ = self.commands.send(Command::Clients(counted));
+        count.recv().unwrap()
+    }
+
     /// Begins a drain; the receiver hears of its end.
     pub fn drain(&self) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
@@ -225,6 +233,7 @@ async fn obey(mut proxy: Proxy, mut inbox: async_mpsc::UnboundedReceiver<Command
                 proxy.drain().await;
                 let _ = done.send(());
             }
+            Command::Clients(counted) => counted.send(proxy.clients()).unwrap(),
             Command::Reload(config) => drop(proxy.reload(*config).unwrap()),
         }
     }

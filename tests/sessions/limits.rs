@@ -143,7 +143,43 @@ fn a_replication_connection_does_not_hold_a_drain_up() {
         "TDCZI"
     );
     let drained = bed.drain();
-    assert_eq!(client.farewell(), "");
+    assert_eq!(client.farewell(), "E[FATAL 57P01]");
     let waited = runtime().block_on(async { tokio::time::timeout(nodes::PATIENCE, drained).await });
     waited.expect("the drain ends").unwrap();
+}
+
+/// A replication client that has logged in at a proxy whose only node is not there.
+fn waiting_for_a_primary(hold: Duration) -> (Bed, Client) {
+    let bed = Bed::with(2, |c| {
+        c.failover.hold = hold;
+        // Nothing listens there.
+        c.nodes[0].port = 1;
+        c.users.push(pgsluice::config::User {
+            name: "streamer".into(),
+            password: pgsluice::config::Secret::new("unused"),
+        });
+    });
+    let mut client = open(bed.addr, &[("user", "streamer"), ("replication", "true")]);
+    assert_eq!(client.next().tag, b'R');
+    (bed, client)
+}
+
+#[test]
+fn a_replication_connection_waits_for_a_primary_no_longer_than_the_hold() {
+    let (_bed, mut client) = waiting_for_a_primary(Duration::from_millis(200));
+    assert_eq!(client.farewell(), "E[FATAL 57P03]");
+}
+
+#[test]
+fn a_replication_connection_that_waits_does_not_hold_a_drain_up() {
+    for leaves in [false, true] {
+        let (bed, mut client) = waiting_for_a_primary(PATIENCE * 10);
+        if leaves {
+            client.cut();
+            wait_until("it is forgotten", || bed.clients() == 0);
+        } else {
+            drop(bed.drain());
+            assert_eq!(client.farewell(), "E[FATAL 57P01]");
+        }
+    }
 }
