@@ -52,6 +52,8 @@ use crate::{
 
 /// The coarse clock's step, and how often waiters are looked after.
 const TICK: Duration = Duration::from_millis(20);
+/// A session that keeps its server longer than this is logged.
+const LONG_PIN: Duration = Duration::from_secs(300);
 /// How often idle servers are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A CancelRequest that takes longer has failed.
@@ -257,12 +259,19 @@ impl Local {
                 Some(message) = inbox.pools.recv() => self.context.pools.handle(message),
                 () = topology.changed() => self.follow(topology.current(), followed),
                 _ = tick.tick() => self.context.pools.tick(Instant::now()),
-                _ = sweep.tick() => self.context.pools.sweep(),
+                _ = sweep.tick() => self.sweep(),
                 _ = publish.tick() => self.context.counters.publish(),
             }
         }
         self.context.pools.close_all_idle();
         self.context.counters.publish();
+    }
+
+    fn sweep(&self) {
+        self.context.pools.sweep();
+        self.context
+            .registry
+            .report_long_pins(LONG_PIN, Instant::now());
     }
 
     fn follow(&self, topology: &Arc<Topology>, followed: &AtomicU64) {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 
 use super::{Histogram, LocalHistogram, Metrics};
 use crate::error::Kind;
@@ -87,6 +87,28 @@ impl Labelled {
     }
 }
 
+/// A gauge of several labels, as [`Labelled`]. What all workers add and take is one number.
+struct LabelledGauge {
+    metrics: Metrics,
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    gauges: RefCell<Vec<(&'static str, Gauge)>>,
+}
+
+impl LabelledGauge {
+    fn add(&self, value: &'static str, change: f64) {
+        let mut gauges = self.gauges.borrow_mut();
+        if let Some((_, gauge)) = gauges.iter().find(|(known, _)| *known == value) {
+            return gauge.increment(change);
+        }
+        let label = Some((self.label, value));
+        let gauge = self.metrics.gauge(self.name, self.help, label);
+        gauge.increment(change);
+        gauges.push((value, gauge));
+    }
+}
+
 /// One worker's counters. All workers' add up in the same metrics.
 pub struct WorkerCounters {
     /// Statements that got their end (CommandComplete, an error, or the end of a batch).
@@ -107,6 +129,8 @@ pub struct WorkerCounters {
     pub checkout_waits: Count,
     /// Checkouts for which the server was first set to the session's settings.
     pub settings_applied: Count,
+    /// Questions to servers at rest: what is set there, and what is left.
+    pub audits: Count,
     pub logins: Count,
     pub login_failures: Count,
     pub server_dials: Count,
@@ -116,6 +140,7 @@ pub struct WorkerCounters {
     /// From a statement's arrival to the end of its answer.
     pub query_time: LocalHistogram,
     pins: Labelled,
+    pinned: LabelledGauge,
     errors: Labelled,
     shared_checkout_wait: Arc<Histogram>,
     shared_query_time: Arc<Histogram>,
@@ -159,6 +184,10 @@ impl WorkerCounters {
                 "pgsluice_settings_applied_total",
                 "Checkouts for which the server was first set to the session's settings.",
             ),
+            audits: count(
+                "pgsluice_audits_total",
+                "Questions to servers about what a session left on them.",
+            ),
             logins: count("pgsluice_logins_total", "Clients logged in."),
             login_failures: count("pgsluice_login_failures_total", "Clients refused at login."),
             server_dials: count("pgsluice_server_dials_total", "Server connections tried."),
@@ -173,6 +202,13 @@ impl WorkerCounters {
                 "reason",
                 "Sessions that came to keep their server.",
             ),
+            pinned: LabelledGauge {
+                metrics: metrics.clone(),
+                name: "pgsluice_pinned_sessions",
+                help: "Sessions that keep their server.",
+                label: "reason",
+                gauges: RefCell::default(),
+            },
             errors: labelled(
                 "pgsluice_errors_total",
                 "kind",
@@ -185,6 +221,16 @@ impl WorkerCounters {
                 "Time from a statement to the end of its answer.",
             ),
         })
+    }
+
+    /// A session's reason to keep its server has changed.
+    pub fn pinned(&self, before: Option<&'static str>, now: Option<&'static str>) {
+        if let Some(reason) = before {
+            self.pinned.add(reason, -1.0);
+        }
+        if let Some(reason) = now {
+            self.pinned.add(reason, 1.0);
+        }
     }
 
     /// A session came to keep its server, for this reason.
@@ -207,7 +253,7 @@ impl WorkerCounters {
         self.query_time.drain_into(&self.shared_query_time);
     }
 
-    fn counts(&self) -> [&Count; 13] {
+    fn counts(&self) -> [&Count; 14] {
         [
             &self.queries,
             &self.transactions,
@@ -218,6 +264,7 @@ impl WorkerCounters {
             &self.checkouts,
             &self.checkout_waits,
             &self.settings_applied,
+            &self.audits,
             &self.logins,
             &self.login_failures,
             &self.server_dials,
@@ -260,8 +307,16 @@ mod tests {
         worker.count_pin("listen");
         worker.count_pin("listen");
         worker.count_error(Kind::Full);
+        worker.pinned(None, Some("listen"));
+        worker.pinned(Some("listen"), Some("temp_table"));
         worker.publish();
         let text = metrics.render();
+        for pinned in [
+            "pgsluice_pinned_sessions{reason=\"listen\"} 0\n",
+            "pgsluice_pinned_sessions{reason=\"temp_table\"} 1\n",
+        ] {
+            assert!(text.contains(pinned), "{text}");
+        }
         assert!(
             text.contains("pgsluice_pins_total{reason=\"listen\"} 2\n"),
             "{text}"

@@ -44,6 +44,7 @@ impl Session {
                 _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
                 b'E' => self.error_reported(frame),
+                b'A' => self.notified(frame),
                 _ => self.show(frame, shown),
             }
             if frame.tag == b'Z' && shown != Show::Own {
@@ -74,6 +75,7 @@ impl Session {
         };
         let needed = match frame.tag {
             b'Z' => HEADER_LEN + 1,
+            b'A' => HEADER_LEN + 4,
             b'D' if self.question.is_some() => frame.len.min(MAX_ANSWER),
             b'S' => frame.len.min(MAX_PARAMETER),
             b'E' => frame.len.min(MAX_REPORT),
@@ -153,6 +155,18 @@ impl Session {
         };
         self.show(frame, told);
         Ok(())
+    }
+
+    /// A session knows its own notifications by the pid that it was given at its login.
+    fn notified(&mut self, frame: Frame) {
+        let pid = Cursor::new(self.reply_body(frame)).i32().ok();
+        if let (Link::Held { server, .. }, Some(key)) = (&self.link, &self.key)
+            && pid == Some(server.backend.pid)
+            && let Some(buffer) = &mut self.to_client
+        {
+            buffer.patch(HEADER_LEN, &key.0.to_be_bytes());
+        }
+        self.show(frame, Show::Client);
     }
 
     /// False if the server tells more than it may.

@@ -345,7 +345,18 @@ impl Session {
         if self.pins.add(reason, audits) {
             self.context.counters.count_pin(reason);
         }
+        self.publish_pin();
         self.doubt_pins();
+    }
+
+    /// Others may see why the session keeps its server.
+    pub(super) fn publish_pin(&self) {
+        let (pools, counters) = (&self.context.pools, &self.context.counters);
+        let reason = self.pins.reason();
+        let before = self.entry.set_pin(reason, pools.now());
+        if before != reason {
+            counters.pinned(before, reason);
+        }
     }
 
     pub(super) fn note_flight(&mut self, flight: Flight) {

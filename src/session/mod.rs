@@ -129,6 +129,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.context.registry.remove(self.entry.id);
+        if let Some(pin) = self.entry.pin() {
+            self.context.counters.pinned(Some(pin.reason), None);
+        }
         if let Some(issued) = &self.key {
             self.context.outside.revoke_key(issued.0, &issued.1);
         }

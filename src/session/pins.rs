@@ -43,6 +43,18 @@ impl Trace {
         })
     }
 
+    fn reason(self) -> &'static str {
+        match self {
+            Trace::Listen => "listen",
+            Trace::TempTable => "temp_table",
+            Trace::HoldCursor => "hold_cursor",
+            Trace::Prepare => "prepare",
+            Trace::AdvisoryLock => "advisory_lock",
+            Trace::Opaque => "opaque",
+            Trace::Discard => "discard",
+        }
+    }
+
     fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -92,6 +104,12 @@ impl Pins {
 
     pub(super) fn traces(&self) -> Traces {
         self.until_gone
+    }
+
+    /// The one that counts: what is for life, else the first.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        let trace = || self.until_gone.iter().next().map(Trace::reason);
+        self.for_life.or_else(trace)
     }
 
     /// Whether the server must be closed, since nothing clears it.
@@ -185,6 +203,7 @@ mod tests {
         ] {
             let mut pins = pins(reason, false);
             assert!(pins.is_pinned() && !pins.is_for_life() && !pins.leave_lasting_traces());
+            assert_eq!(pins.reason(), Some(reason.as_str()));
             let still = pins.traces();
             assert!(!pins.found(still), "{reason:?}");
             assert!(pins.found(Traces::default()), "{reason:?}");

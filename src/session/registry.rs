@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     rc::Rc,
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::server::connection::Backend;
@@ -44,6 +44,19 @@ pub struct Entry {
     activity: Cell<(Activity, Instant)>,
     /// A CancelRequest came while it held no server.
     cancelled: Cell<bool>,
+    pin: Cell<Option<Pinned>>,
+}
+
+/// The pin of every session of a listener in session mode.
+pub const SESSION_MODE: &str = "session_mode";
+
+/// Why a session keeps its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinned {
+    pub reason: &'static str,
+    pub since: Instant,
+    /// That it has lasted long was logged.
+    reported: bool,
 }
 
 impl Entry {
@@ -94,6 +107,36 @@ impl Entry {
         self.activity.get()
     }
 
+    pub fn pin(&self) -> Option<Pinned> {
+        self.pin.get()
+    }
+
+    /// Says which reason it had before.
+    pub fn set_pin(&self, reason: Option<&'static str>, now: Instant) -> Option<&'static str> {
+        let before = self.pin.get();
+        let pinned = |reason| Pinned {
+            reason,
+            since: before.map_or(now, |pin| pin.since),
+            reported: before.is_some_and(|pin| pin.reported),
+        };
+        self.pin.set(reason.map(pinned));
+        before.map(|pin| pin.reason)
+    }
+
+    /// A pin that has lasted `long` and was not reported before.
+    fn take_long_pin(&self, long: Duration, now: Instant) -> Option<Pinned> {
+        let pin = self.pin.get()?;
+        let is_due =
+            !pin.reported && pin.reason != SESSION_MODE && now.duration_since(pin.since) >= long;
+        is_due.then(|| {
+            self.pin.set(Some(Pinned {
+                reported: true,
+                ..pin
+            }));
+            pin
+        })
+    }
+
     pub fn send(&self, signal: Signal) {
         self.signal.set(signal);
         self.wake();
@@ -121,6 +164,7 @@ impl Registry {
             backend: RefCell::default(),
             activity: Cell::new((Activity::Idle, now)),
             cancelled: Cell::new(false),
+            pin: Cell::new(None),
         });
         self.entries.borrow_mut().insert(id, entry.clone());
         entry
@@ -139,6 +183,16 @@ impl Registry {
         let entries = self.entries.borrow();
         let holders = entries.values().filter(|e| e.backend.borrow().is_some());
         holders.for_each(|entry| entry.wake());
+    }
+
+    /// Logs, once for each, the pins that have lasted `long`.
+    pub fn report_long_pins(&self, long: Duration, now: Instant) {
+        for entry in self.entries.borrow().values() {
+            if let Some(Pinned { reason, since, .. }) = entry.take_long_pin(long, now) {
+                let seconds = now.duration_since(since).as_secs();
+                tracing::info!(session = entry.id, reason, seconds, "keeps its server");
+            }
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -114,6 +114,7 @@ impl Session {
         let Some(unsettled) = self.unsettled.take() else {
             return;
         };
+        self.context.counters.audits.one();
         let question = self.question(*unsettled);
         let mut query = Vec::new();
         frontend::query_bytes(&mut query, &question.text());
@@ -247,6 +248,7 @@ impl Session {
             return;
         }
         let is_free = self.pins.found(traces);
+        self.publish_pin();
         let is_still = matches!(&self.link, Link::Held { server, .. } if server.pipeline.is_free());
         if is_free && is_still && self.unsettled.is_none() {
             self.release_cleared();

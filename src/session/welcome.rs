@@ -3,8 +3,16 @@
 use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
-    Link, Session, checkout::checkout, context::Context, outcome::Flight, pins::Pins,
-    registry::Signal, replication, sequences::SequenceState, statement, unnamed::Unnamed,
+    Link, Session,
+    checkout::checkout,
+    context::Context,
+    outcome::Flight,
+    pins::Pins,
+    registry::{SESSION_MODE, Signal},
+    replication,
+    sequences::SequenceState,
+    statement,
+    unnamed::Unnamed,
 };
 use crate::{
     client::Login,
@@ -130,7 +138,8 @@ impl Session {
         let pid = server.backend.pid;
         self.told = server.parameters.clone();
         self.hold(server, pool);
-        self.pins.keep_for_life("session_mode");
+        self.pins.keep_for_life(SESSION_MODE);
+        self.publish_pin();
         Ok(pid)
     }
 

@@ -86,6 +86,14 @@ impl Buffer {
         &self.bytes[self.scanned..self.filled]
     }
 
+    /// Overwrites unseen bytes from `at` on, as far as they are here.
+    pub fn patch(&mut self, at: usize, bytes: &[u8]) {
+        let unseen = &mut self.bytes[self.scanned..self.filled];
+        if let Some(place) = unseen.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
     /// Room for a read; what was sent is given up first when the tail is short. Empty when all of it is in use.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {

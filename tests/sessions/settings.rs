@@ -275,6 +275,24 @@ fn pins_end_when_what_they_were_for_is_gone() {
 }
 
 #[test]
+fn a_session_knows_its_own_notifications_by_the_pid_of_its_login() {
+    let bed = Bed::new(2);
+    let (mut client, mut other) = (bed.client(), bed.client());
+    client.ok("LISTEN ear");
+    client.send(&query("NOTIFY ear, 'mine'"));
+    let frames = client.until_ready();
+    let told = frames
+        .iter()
+        .find(|f| f.tag == b'A')
+        .expect("a notification");
+    assert_eq!(told.body[..4], client.pid.to_be_bytes());
+    other.ok("NOTIFY ear, 'theirs'");
+    let told = client.next();
+    assert_eq!(told.tag, b'A');
+    assert_ne!(told.body[..4], client.pid.to_be_bytes());
+}
+
+#[test]
 fn what_was_undone_with_its_transaction_pins_no_longer() {
     let bed = Bed::new(1);
     let mut other = bed.client();
