@@ -24,9 +24,10 @@ use tokio::{runtime::Runtime, sync::oneshot};
 /// The one patience of all waits here: generous, since machines are loaded; what matters is the order of events.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Probe times as they are by default.
+/// How often probes ask, as it is by default.
 pub const INTERVAL: Duration = Duration::from_millis(50);
-const TIMEOUT: Duration = Duration::from_millis(400);
+/// Longer than by default: a node must not count as silent because many tests share few cores.
+const TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The system's PostgreSQL: `PGSLUICE_TEST_PG_BIN`, or the newest that is installed.
 pub fn system_bin() -> PathBuf {
