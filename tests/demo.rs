@@ -307,3 +307,31 @@ fn without_a_demo_there_is_nobody_to_ask() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn what_a_cluster_costs_is_said_before_it_is_made() {
+    let ports = Ports::reserve();
+    let offset = ports.offset.to_string();
+    let output = Command::new(PROGRAM)
+        .args([
+            "demo",
+            "--replicas",
+            "6",
+            "--synchronous",
+            "--port-offset",
+            &offset,
+        ])
+        .args(["--pg-bin", "/nonexistent"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text}: {said}"));
+    let end = place("/nonexistent");
+    assert!(
+        place("each of 6 replicas costs") < end && place("writes wait") < end,
+        "{said}"
+    );
+}

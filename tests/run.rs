@@ -16,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustls::pki_types::CertificateDer;
 
 #[path = "nodes/mod.rs"]
 mod nodes;
@@ -185,10 +186,14 @@ fn a_bad_file_at_a_reload_is_refused_with_its_reason_and_a_good_one_taken() {
     assert!(!running.log().contains(SECRET), "{}", running.log());
 }
 
-/// A session inside a transaction.
-fn begin(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A session inside a transaction.
+fn begin<S: Read + Write>(mut stream: S) -> S {
     let mut startup = Vec::new();
     let login = [("user", "app"), ("database", "postgres")];
     pgsluice::wire::frontend::startup(&mut startup, 0, login);
@@ -198,7 +203,7 @@ fn begin(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn ask(stream: &mut TcpStream, sql: &str, answer: &[u8]) {
+fn ask(stream: &mut (impl Read + Write), sql: &str, answer: &[u8]) {
     let mut query = Vec::new();
     pgsluice::wire::frontend::query(&mut query, sql);
     stream.write_all(&query).unwrap();
@@ -207,7 +212,7 @@ fn ask(stream: &mut TcpStream, sql: &str, answer: &[u8]) {
 
 /// Reads on until the peer has said `end`.
 #[track_caller]
-fn until(stream: &mut TcpStream, end: &[u8]) {
+fn until(stream: &mut impl Read, end: &[u8]) {
     let mut heard = Vec::new();
     while !heard.windows(end.len()).any(|w| w == end) {
         let mut some = [0; 4096];
@@ -225,7 +230,7 @@ fn sigterm_lets_a_transaction_end_and_a_second_one_does_not() {
     let file = write_config(dir.path(), pg.port);
 
     let mut running = Running::start(&file, None);
-    let mut session = begin(running.address());
+    let mut session = begin(connect(running.address()));
     running.signal(Signal::SIGTERM);
     running.wait_said("draining", 1);
     ask(&mut session, "SELECT 1", b"Z\0\0\0\x05T");
@@ -233,7 +238,7 @@ fn sigterm_lets_a_transaction_end_and_a_second_one_does_not() {
     assert_eq!(running.wait_end(), 0);
 
     let mut running = Running::start(&file, None);
-    let mut session = begin(running.address());
+    let mut session = begin(connect(running.address()));
     running.signal(Signal::SIGTERM);
     running.wait_said("draining", 1);
     ask(&mut session, "SELECT 1", b"Z\0\0\0\x05T");
@@ -241,4 +246,93 @@ fn sigterm_lets_a_transaction_end_and_a_second_one_does_not() {
     until(&mut session, b"57P01");
     assert_eq!(running.wait_end(), 0);
     assert!(!running.log().contains(SECRET), "{}", running.log());
+}
+
+type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Certificate and key for 127.0.0.1, put where the configuration says; the certificate itself.
+fn certify(dir: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    write_private(&dir.join("cert.pem"), &made.cert.pem());
+    write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem());
+    made.cert.der().clone()
+}
+
+/// A connection over TLS to a listener that has just this certificate; None if it has another.
+fn connect_tls(address: SocketAddr, certificate: &CertificateDer<'static>) -> Option<TlsStream> {
+    let mut stream = connect(address);
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"S");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = address.ip().into();
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    match connection.complete_io(&mut stream) {
+        Ok(_) => Some(rustls::StreamOwned::new(connection, stream)),
+        Err(error) => {
+            assert!(error.to_string().contains("certificate"), "{error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn certificates_are_read_again_at_a_reload_and_bad_ones_refused_whole() {
+    let pg = Server::primary(&nodes::installations()[0]);
+    pg.sql("CREATE ROLE app LOGIN");
+    let dir = tempfile::tempdir().unwrap();
+    let old = certify(dir.path());
+    let file = write_config(dir.path(), pg.port);
+    let text = fs::read_to_string(&file).unwrap();
+    let text =
+        format!("{text}[tls.client]\nmode = \"require\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    write_private(&file, &text);
+    let running = Running::start(&file, None);
+    let address = running.address();
+    let mut session = begin(connect_tls(address, &old).expect("the old certificate"));
+
+    let new = certify(dir.path());
+    assert!(
+        connect_tls(address, &new).is_none(),
+        "nobody has asked for it"
+    );
+    running.signal(Signal::SIGHUP);
+    running.wait_said("\"reloaded\"", 1);
+    let mut fresh = begin(connect_tls(address, &new).expect("the new certificate"));
+    assert!(connect_tls(address, &old).is_none());
+    ask(&mut session, "SELECT 1", b"Z\0\0\0\x05T");
+
+    let key = fs::read_to_string(dir.path().join("key.pem")).unwrap();
+    certify(dir.path());
+    for (refused, (name, bad, why)) in [
+        ("key.pem", &*key, "belong"),
+        ("cert.pem", "nothing of the kind", "cert.pem"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write_private(&dir.path().join(name), bad);
+        // What is good in the file is not taken either.
+        write_private(&file, &format!("{text}[pool]\nsize = 3\n"));
+        running.signal(Signal::SIGHUP);
+        running.wait_said("reload refused, the old configuration stays", refused + 1);
+        running.wait_said(why, 1);
+        connect_tls(address, &new).expect("the certificate that was good");
+    }
+    let newest = certify(dir.path());
+    running.signal(Signal::SIGHUP);
+    running.wait_said("\"reloaded\"", 2);
+    running.wait_said("[\\\"pool\\\"]", 1);
+    connect_tls(address, &newest).expect("the newest certificate");
+    for session in [&mut session, &mut fresh] {
+        ask(session, "COMMIT", b"Z\0\0\0\x05I");
+    }
 }

@@ -48,7 +48,7 @@ fn prepare(args: &UpArgs, stop: Stop) -> Result<Demo, String> {
     let audience = Audience::default();
     proxy::check_ports(ProxyPorts::new(args.port_offset))?;
     stop_on_signals(stop.clone())?;
-    explain(args, &audience);
+    notes(args).iter().for_each(|note| audience.say(note));
     let cluster = builder(args, &stop, &audience).start().map_err(text)?;
     let passwords = Passwords::random().map_err(|e| e.to_string())?;
     audience.say("making the roles pgsluice (probes), pgsluice_auth (lookups) and app");
@@ -91,23 +91,27 @@ fn stop_on_signals(stop: Stop) -> Result<(), String> {
     thread.spawn(work).map(drop).map_err(text)
 }
 
-fn explain(args: &UpArgs, audience: &Audience) {
+/// What somebody should know before such a cluster is made.
+fn notes(args: &UpArgs) -> Vec<String> {
+    let mut notes = Vec::new();
     if args.replicas >= MANY_REPLICAS {
-        audience.say(&format!(
+        notes.push(format!(
             "note: each of {} replicas costs the primary network (all WAL goes out once per replica) and CPU; \
              more than five usually hang below other replicas",
             args.replicas
         ));
     }
     if args.synchronous {
-        audience.say(
+        notes.push(
             "note: synchronous replication: COMMIT returns when one replica has the transaction on disk. When no \
-             replica is there, writes wait (they are not lost, and not refused) until one is back; reads go on.",
+             replica is there, writes wait (they are not lost, and not refused) until one is back; reads go on."
+                .to_owned(),
         );
-        if args.replicas == 0 {
-            audience.say("note: with no replica at all every write waits until you add one");
-        }
     }
+    if args.synchronous && args.replicas == 0 {
+        notes.push("note: with no replica at all every write waits until you add one".to_owned());
+    }
+    notes
 }
 
 fn builder(args: &UpArgs, stop: &Stop, audience: &Audience) -> Builder {
@@ -245,5 +249,41 @@ Ctrl-C ends it{}.
         let alone = || Ok((Arc::strong_count(&self.cluster) == 1).then_some(()));
         // If it takes longer than that, they end with this process.
         let _ = poll(PATIENCE, &Stop::default(), alone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        up: UpArgs,
+    }
+
+    fn said(line: &str) -> String {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        notes(&cli.up).join("\n")
+    }
+
+    #[test]
+    fn more_than_five_replicas_get_a_warning_of_what_they_cost() {
+        assert_eq!(said("demo --replicas 5"), "");
+        let note = said("demo --replicas 6");
+        assert!(note.contains("each of 6 replicas costs the primary network"));
+        assert!(note.contains("CPU"), "{note}");
+    }
+
+    #[test]
+    fn synchronous_says_what_becomes_of_writes_without_a_replica() {
+        let note = said("demo --synchronous");
+        assert!(note.contains("COMMIT returns when one replica has the transaction"));
+        assert!(note.contains("When no replica is there, writes wait"));
+        assert!(!note.contains("no replica at all"), "{note}");
+        let note = said("demo --synchronous --replicas 0");
+        assert!(note.contains("with no replica at all every write waits until you add one"));
     }
 }
