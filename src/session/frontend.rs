@@ -315,8 +315,10 @@ impl Session {
         if statement.wants_write && pool.profile().access == Access::ReadOnly {
             return Some(REFUSE_WRITE);
         }
-        let strangers = self.sequences.are_strangers(server) && !self.pins.is_pinned();
-        if statement.sequences == Sequences::Reads && strangers {
+        let reads = statement.sequences == Sequences::Reads && !self.pins.is_pinned();
+        // Where every draw pins, a session without a pin has drawn nothing, and no server remembers another's value.
+        let pins = || self.context.config.borrow().pool.sequences == config::Sequences::Pin;
+        if reads && self.sequences.are_strangers(server) && !pins() {
             self.identity.learn_sequences();
             return Some(REFUSE_SEQUENCE);
         }

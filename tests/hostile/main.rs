@@ -7,6 +7,8 @@ mod memory;
 mod mutate;
 #[path = "../nodes/mod.rs"]
 mod nodes;
+#[path = "../common/random.rs"]
+mod random;
 mod rig;
 mod servers;
 mod speak;

@@ -1,0 +1,129 @@
+//! A session in transaction mode, on servers that strangers use between its transactions, against the same session on a
+//! server of its own: every message of every reply must be the same.
+//!
+//! Scripts come from a seed. `PGSLUICE_DIFFERENTIAL_SEED=n` runs one seed alone and looks for the shortest script that
+//! fails; `PGSLUICE_DIFFERENTIAL_SEEDS=n` runs so many of them.
+//!
+//! What is not compared, and why:
+//! - BackendKeyData, and the pid in NotificationResponse: there are two sessions.
+//! - The order of ParameterStatus at login: PostgreSQL promises none.
+//! - What comes after "unnamed prepared statement does not exist": where a batch fails before one of its Parse messages for
+//!   the unnamed statement, the earlier one stays in force, and the proxy has forgotten its text.
+//! - A custom setting that was never set: PostgreSQL never forgets one that any session of a server has set, and gives an
+//!   empty string instead of NULL or an error. Those of `my` have a value in the database, `app.tenant` is read by `nullif`.
+//! - Names in `pg_temp` before a session has made anything there (not generated): a server keeps that schema once it has it,
+//!   and the error is another one.
+//! - Object identifiers from 16384 on: the tables are made anew for each run. Which object is meant is compared.
+//!
+//! `pool.sequences` is "pin" here: with "learn" the first currval on another server is a documented error.
+
+#[allow(dead_code)] // of the session tests, which use all of it
+#[path = "../sessions/bed.rs"]
+mod bed;
+mod compare;
+mod generate;
+mod message;
+mod neighbours;
+#[path = "../nodes/mod.rs"]
+mod nodes;
+#[path = "../common/random.rs"]
+mod random;
+#[allow(dead_code)] // of the session tests, which use all of it
+#[path = "../sessions/raw.rs"]
+mod raw;
+mod session;
+mod shrink;
+mod world;
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use compare::compare;
+use generate::Script;
+use shrink::shrink;
+use world::World;
+
+/// Seeds of a usual run.
+const SEEDS: u64 = 200;
+/// Differences that are shown; of the others the seeds.
+const SHOWN: usize = 3;
+/// After so many differences no more are looked for.
+const ENOUGH: usize = 20;
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number"))
+}
+
+#[test]
+fn a_pooled_session_sees_what_a_direct_one_sees() {
+    let failure = match from_environment("PGSLUICE_DIFFERENTIAL_SEED") {
+        Some(seed) => one(seed),
+        None => many(from_environment("PGSLUICE_DIFFERENTIAL_SEEDS").unwrap_or(SEEDS)),
+    };
+    // By now the servers are gone: a panic beside them would show their logs.
+    assert!(failure.is_none(), "{}", failure.unwrap_or_default());
+}
+
+/// The seeds below `end`, two at a time; what failed.
+fn many(end: u64) -> Option<String> {
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for workers in [1, 2] {
+            let (next, failed) = (&next, &failed);
+            scope.spawn(move || {
+                let mut world = World::new(workers);
+                let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
+                for seed in seeds.take_while(|seed| *seed < end) {
+                    if failed.lock().unwrap().len() >= ENOUGH {
+                        break;
+                    }
+                    let _named = Named(seed);
+                    let script = Script::new(seed, &world.bed.database);
+                    if let Some(difference) = compare(&mut world, &script, seed) {
+                        let shown = difference.show(&script);
+                        eprintln!("seed {seed} differs");
+                        failed.lock().unwrap().push((seed, shown));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
+    let shown = failed.iter().take(SHOWN);
+    let shown: Vec<_> = shown.map(|(seed, s)| format!("seed {seed}: {s}")).collect();
+    let count = failed.len();
+    (count > 0).then(|| {
+        format!(
+            "{count} of {end} seeds differ: {seeds:?}\n{}",
+            shown.join("\n")
+        )
+    })
+}
+
+/// Tells the seed where a run ends in a panic.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- this was seed {}", self.0);
+        }
+    }
+}
+
+/// Alone, and made as short as may be.
+fn one(seed: u64) -> Option<String> {
+    let mut world = World::new(1);
+    let script = Script::new(seed, &world.bed.database);
+    let difference = compare(&mut world, &script, seed)?;
+    let (script, difference) = shrink(&mut world, script, seed, difference);
+    Some(format!(
+        "seed {seed}, made short: {}",
+        difference.show(&script)
+    ))
+}
