@@ -119,6 +119,11 @@ impl Settings {
     }
 }
 
+/// Whether the setting says who acts.
+pub fn is_identity(name: &str) -> bool {
+    IDENTITY.contains(&name)
+}
+
 /// More names, or a longer value, than is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMuch;

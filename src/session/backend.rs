@@ -188,6 +188,10 @@ impl Session {
         let report = Report::parse_start(self.reply_body(frame));
         let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
         let sqlstate = report.sqlstate.unwrap_or_default();
+        let refused = matches!(&sqlstate, b"42501" | b"55P02");
+        if let Some(message) = refused.then(|| report.message.to_ascii_lowercase()) {
+            self.refused_to_set(&message);
+        }
         if fatal {
             self.server_fatal = true;
             self.report_evidence(Evidence::from_sqlstate(&sqlstate));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    server::settings::{Settings, literal},
+    server::settings::{Settings, is_identity, literal},
     wire::{
         Violation,
         cursor::Cursor,
@@ -85,6 +85,24 @@ impl Session {
         if unsettled.names.len() > MAX_NAMES {
             self.pin("set");
         }
+    }
+
+    /// The session may not do something: names in `message` were not set, and could not be set on another server either.
+    /// Messages are translated, names are not. Who has acted as another role may have been allowed to before.
+    pub(super) fn refused_to_set(&mut self, message: &str) {
+        let known = &self.settings;
+        let Some(unsettled) = &mut self.unsettled else {
+            return;
+        };
+        let others = unsettled.names.iter().map(|name| &**name);
+        if known.names().chain(others).any(is_identity) {
+            return;
+        }
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
+        let words = message.split(|c| !is_part(c));
+        unsettled
+            .names
+            .retain(|name| known.contains(name) || !words.clone().any(|word| word == &**name));
     }
 
     /// Something that keeps the server may have come, or gone.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt::Write};
 
-use crate::{generate::Script, raw::Frame, session::Seen, world::World};
+use crate::{generate::Script, neighbours::LOST, raw::Frame, session::Seen, world::World};
 
 /// The first object identifier that no initdb gives.
 const FIRST_OWN_OID: u32 = 16_384;
@@ -21,6 +21,14 @@ pub fn compare(world: &mut World, script: &Script, seed: u64) -> Option<Differen
     let direct = world.direct(script);
     let (proxied, neighbours) = world.proxied(script, seed);
     let (direct, proxied) = (normal(direct), normal(proxied));
+    if neighbours.iter().any(|line| line.starts_with(LOST)) {
+        return Some(Difference {
+            step: script.steps.len().checked_sub(1),
+            direct: Vec::new(),
+            proxied: Vec::new(),
+            neighbours,
+        });
+    }
     let at = (0..direct.len().max(proxied.len())).find(|at| direct.get(*at) != proxied.get(*at))?;
     if proxied.get(at).is_some_and(|seen| has_forgotten(seen)) {
         return None;

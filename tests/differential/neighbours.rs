@@ -17,6 +17,9 @@ pub const COUNT: usize = 3;
 /// Statements of a neighbour's life; a new connection now and then makes that servers change hands.
 const LIFE: usize = 9;
 
+/// What the log says where a neighbour's connection ended, or hangs: no script may do that to another session.
+pub const LOST: &str = "lost is neighbour ";
+
 /// What a neighbour does outside a transaction, or in one.
 #[rustfmt::skip]
 const NOISE: &[&str] = &[
@@ -113,7 +116,11 @@ impl Neighbour {
         let seen = self.session.run(&messages);
         match seen.last() {
             Some(Seen::Frame(frame)) if frame.tag == b'Z' => self.open = frame.body != b"I",
-            other => panic!("neighbour {place} is lost: {other:?} after {log:#?}"),
+            _ => {
+                self.left = 0;
+                self.open = false;
+                log.push(format!("{LOST}{place} by {seen:?}"));
+            }
         }
     }
 }
