@@ -262,7 +262,9 @@ impl Session {
             server.settings = settings.clone();
         }
         self.settings = settings;
-        if question.traces.is_empty() {
+        // What came while the question was on its way is not in the answer: all is asked for once more.
+        let more_came = self.unsettled.as_ref().is_some_and(|u| u.traces);
+        if question.traces.is_empty() || more_came {
             return;
         }
         let is_free = self.pins.found(traces);

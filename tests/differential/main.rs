@@ -46,7 +46,7 @@ use shrink::shrink;
 use world::World;
 
 /// Seeds of a usual run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 /// Differences that are shown; of the others the seeds.
 const SHOWN: usize = 3;
 /// After so many differences no more are looked for.
