@@ -169,6 +169,40 @@ impl Buffer {
         (self.scanned, self.filled) = (end, filled);
     }
 
+    /// Writes over unseen bytes, `offset` bytes behind those that were passed. All of them must be here.
+    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) {
+        let start = self.scanned + offset;
+        debug_assert!(start + bytes.len() <= self.filled);
+        if let Some(there) = self.bytes.get_mut(start..start + bytes.len()) {
+            there.copy_from_slice(bytes);
+        }
+    }
+
+    /// Passes `new` in the place of the next `old` unseen bytes, which must all be here. Moves as little as possible; grows
+    /// by no more than the difference.
+    pub fn replace(&mut self, old: usize, new: &[u8]) {
+        debug_assert!(old <= self.filled - self.scanned && self.ahead == Ahead::Nothing);
+        let old = old.min(self.filled - self.scanned);
+        let Some(longer) = new.len().checked_sub(old).filter(|n| *n > 0) else {
+            let shorter = old - new.len();
+            self.discard(shorter);
+            self.overwrite(0, new);
+            return self.pass(new.len());
+        };
+        if longer > self.sent {
+            // Behind the first `old` bytes, so that only what follows them moves.
+            self.scanned += old;
+            self.insert(&new[old..]);
+            self.scanned -= new.len();
+        } else {
+            let start = self.sent - longer;
+            self.bytes.copy_within(self.sent..self.scanned, start);
+            (self.sent, self.scanned) = (start, self.scanned - longer);
+        }
+        self.overwrite(0, new);
+        self.pass(new.len());
+    }
+
     /// The rest of a frame whose beginning was passed or thrown away has not arrived yet.
     pub fn is_inside_frame(&self) -> bool {
         self.ahead != Ahead::Nothing
@@ -287,6 +321,48 @@ mod tests {
         assert_eq!(drain(&mut b), b"ab--cd");
         b.insert(&[7; 17]);
         assert_eq!(drain(&mut b), [7; 17]);
+    }
+
+    #[test]
+    fn a_replaced_part_stands_where_the_old_one_stood_whatever_their_lengths() {
+        for (passed, sent, old, new) in [
+            (2, 0, 3, &b"NEW"[..]),
+            (2, 0, 3, b"N"),
+            (2, 1, 3, b""),
+            (2, 0, 3, b"LONGER"),
+            (2, 2, 3, b"LONG"),
+            (4, 3, 3, b"LONGER"),
+            (4, 1, 3, b"LONGER"),
+            (0, 0, 0, b"+"),
+            (3, 0, 3, b"MUCH_LONGER_THAN_ROOM"),
+        ] {
+            let text = b"0123456789abcdef";
+            let mut b = buffer(16);
+            feed(&mut b, text);
+            b.pass(passed);
+            b.sent(sent);
+            b.replace(old, new);
+            b.pass(text.len() - passed - old);
+            let expected = [&text[sent..passed], new, &text[passed + old..]].concat();
+            assert_eq!(drain(&mut b), expected, "{passed} {sent} {old} {new:?}");
+            assert!(b.is_drained());
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_goes_through_behind_a_replaced_part() {
+        let mut b = buffer(16);
+        feed(&mut b, b"hnnnbb");
+        b.overwrite(0, b"H");
+        b.pass(1);
+        b.replace(3, b"other");
+        b.pass(10);
+        let mut out = drain(&mut b);
+        feed(&mut b, b"cccccccc");
+        feed(&mut b, b"next");
+        out.extend(drain(&mut b));
+        assert_eq!(out, b"Hotherbbcccccccc");
+        assert_eq!(b.unseen(), b"next");
     }
 
     #[test]

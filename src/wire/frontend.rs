@@ -92,12 +92,34 @@ pub fn parse(out: &mut Vec<u8>, name: &str, sql: &str) {
     });
 }
 
-/// Close of a prepared statement.
-pub fn close_statement(out: &mut Vec<u8>, name: &str) {
+/// Parse whose text and parameter types stand in `rest` as they did in another one.
+pub fn parse_again(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
+    frame(out, b'P', |out| {
+        out.extend_from_slice(name);
+        out.push(0);
+        out.extend_from_slice(rest);
+    });
+}
+
+/// Bind of the unnamed statement, which has no parameters, to `portal`; results as text.
+pub fn bind_unnamed(out: &mut Vec<u8>, portal: &[u8]) {
+    frame(out, b'B', |out| {
+        out.extend_from_slice(portal);
+        out.extend_from_slice(&[0; 8]);
+    });
+}
+
+/// Close of a prepared statement, whose name has no zero in it.
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     frame(out, b'C', |out| {
         out.push(b'S');
-        cstr(out, name);
+        out.extend_from_slice(name);
+        out.push(0);
     });
+}
+
+pub fn flush(out: &mut Vec<u8>) {
+    frame(out, b'H', |_| {});
 }
 
 pub fn sync(out: &mut Vec<u8>) {

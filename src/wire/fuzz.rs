@@ -7,7 +7,7 @@ use super::{
     buffer::Buffer,
     cursor::Cursor,
     frame::{self, Sender},
-    pipeline::{Pipeline, Sent, Show},
+    pipeline::{Pipeline, Sent, Show, Ticket},
     report::Report,
     scram::{client, server},
     startup::{self, Allowed},
@@ -112,16 +112,19 @@ pub fn report(bytes: &[u8]) {
     }
 }
 
-/// A conversation of random messages with [`Model`], whose replies come whenever the bytes say: all are expected, and
-/// who is free has nothing open.
+/// A conversation of random messages with [`Model`], whose replies come whenever the bytes say: all are expected, tickets
+/// end as their messages do, and who is free has nothing open.
 pub fn pipeline(bytes: &[u8]) {
     let (mut pipeline, mut model) = (Pipeline::default(), Model::default());
-    for &byte in bytes {
+    for (&byte, number) in bytes.iter().zip(1..) {
         match byte % 12 {
             0..8 => {
                 let sent = MESSAGES[usize::from(byte % 8)];
-                pipeline.send(sent, Show::Client);
-                model.send(sent, byte >> 4);
+                let has_ticket = matches!(sent, Sent::Parse | Sent::Close);
+                let has_ticket = has_ticket && pipeline.is_listening();
+                let ticket = Ticket::new(number).filter(|_| has_ticket);
+                pipeline.send_ticketed(sent, Show::Client, ticket);
+                model.send(sent, byte >> 4, ticket);
             }
             _ => hear(&mut pipeline, &mut model, usize::from(byte >> 4)),
         }
@@ -147,10 +150,15 @@ const MESSAGES: [Sent; 8] = [
 
 fn hear(pipeline: &mut Pipeline, model: &mut Model, count: usize) {
     for _ in 0..count {
-        let Some((tag, first)) = model.said.pop_front() else {
+        let Some(Said { tag, ticket }) = model.said.pop_front() else {
             return;
         };
-        let heard = pipeline.receive(tag, first);
+        match tag {
+            b'1' | b'3' => assert_eq!(pipeline.head_ticket(), ticket),
+            b'E' => assert_eq!(pipeline.last_lost_ticket(), ticket),
+            _ => {}
+        }
+        let heard = pipeline.receive(tag, (tag == b'Z').then_some(b'I'));
         assert!(
             heard.is_ok(),
             "{} was not expected: {pipeline:?}",
@@ -164,10 +172,17 @@ fn hear(pipeline: &mut Pipeline, model: &mut Model, count: usize) {
 /// PostgreSQL's main loop, as far as it decides what is answered.
 #[derive(Debug, Default)]
 struct Model {
-    said: VecDeque<(u8, Option<u8>)>,
+    said: VecDeque<Said>,
     mode: Mode,
     /// Begun, and not ended by Sync.
     in_batch: Batch,
+}
+
+#[derive(Debug)]
+struct Said {
+    tag: u8,
+    /// Of the message that is answered; of an error, the last that it threw away.
+    ticket: Option<Ticket>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -190,31 +205,40 @@ impl Model {
     }
 
     /// `luck` decides whether the message fails, and how it is answered.
-    fn send(&mut self, sent: Sent, luck: u8) {
+    fn send(&mut self, sent: Sent, luck: u8, ticket: Option<Ticket>) {
         match (sent, &self.mode) {
             (Sent::Sync, _) => {
                 (self.mode, self.in_batch) = (Mode::Listening, Batch::None);
-                self.say(b"Z");
+                self.say(b"Z", None);
             }
-            (_, Mode::SkippingToSync) | (Sent::Flush, _) => {}
+            (_, Mode::SkippingToSync) => self.throw_away(ticket),
+            (Sent::Flush, _) => {}
             (Sent::Query, _) => {
                 self.in_batch = Batch::None;
                 let answers: [&[u8]; 4] = [b"TDDCZ", b"EZ", b"IZ", b"CTDEZ"];
-                self.say(answers[usize::from(luck % 4)]);
+                self.say(answers[usize::from(luck % 4)], None);
             }
             (_, _) if luck.is_multiple_of(4) => {
                 (self.mode, self.in_batch) = (Mode::SkippingToSync, Batch::Open);
-                self.say(b"E");
+                self.say(b"E", ticket);
             }
             (sent, _) => {
                 self.in_batch = Batch::Open;
-                self.say(success(sent, luck));
+                self.say(success(sent, luck), ticket);
             }
         }
     }
 
-    fn say(&mut self, tags: &[u8]) {
-        let said = tags.iter().map(|&tag| (tag, (tag == b'Z').then_some(b'I')));
+    /// By the error that was said last, and was not heard yet: else the message would have no ticket.
+    fn throw_away(&mut self, ticket: Option<Ticket>) {
+        let mut errors = self.said.iter_mut().filter(|said| said.tag == b'E');
+        if let (Some(error), Some(_)) = (errors.next_back(), ticket) {
+            error.ticket = ticket;
+        }
+    }
+
+    fn say(&mut self, tags: &[u8], ticket: Option<Ticket>) {
+        let said = tags.iter().map(|&tag| Said { tag, ticket });
         self.said.extend(said);
     }
 }

@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod md5;
 pub mod options;
 pub mod pipeline;
+pub mod rename;
 pub mod report;
 pub mod scram;
 pub mod startup;

@@ -12,7 +12,7 @@
 //! the rules leave it open what the server did with a message, the pipeline is no longer certain, for good, and such a
 //! server must not be given to anyone else.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU32};
 
 use super::{TransactionStatus, Violation};
 
@@ -42,12 +42,31 @@ pub enum Show {
     Swallow,
     /// A Query of our own, whose answer is for us alone, its error too.
     Own,
+    /// We sent the message ourselves, and its failure is nobody's: not even its error is shown.
+    Hide,
+    /// A Close that stands where the client sent a Parse: the client sees its end as ParseComplete.
+    AsParse,
 }
+
+/// Numbers a message of which somebody keeps book until it has succeeded or was thrown away. On one server tickets are
+/// given out in ascending order.
+pub type Ticket = NonZeroU32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owed {
     sent: Sent,
     show: Show,
+    ticket: Option<Ticket>,
+}
+
+impl Owed {
+    fn plain(sent: Sent, show: Show) -> Self {
+        Owed {
+            sent,
+            show,
+            ticket: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,9 +210,39 @@ impl Pipeline {
         }
     }
 
+    /// The server reads messages as such: it neither skips to the next Sync nor waits for COPY data. Only then may a
+    /// message have a ticket.
+    #[inline]
+    pub fn is_listening(&self) -> bool {
+        self.phase == Phase::Normal
+    }
+
+    /// The ticket of the message that is answered now.
+    #[inline]
+    pub fn head_ticket(&self) -> Option<Ticket> {
+        self.owed.front()?.ticket
+    }
+
+    /// The last ticket among the messages that an error now would throw away: all before it are lost, too.
+    pub fn last_lost_ticket(&self) -> Option<Ticket> {
+        let head = self.owed.front()?;
+        if matches!(head.sent, Sent::Query | Sent::FunctionCall) {
+            return None;
+        }
+        let batch = self.owed.iter().take_while(|o| o.sent != Sent::Sync);
+        batch.filter_map(|owed| owed.ticket).last()
+    }
+
     /// A frontend message goes to the server.
     #[inline]
     pub fn send(&mut self, sent: Sent, show: Show) {
+        self.send_ticketed(sent, show, None);
+    }
+
+    /// [`Pipeline::send`] of a message of which somebody keeps book.
+    #[inline]
+    pub fn send_ticketed(&mut self, sent: Sent, show: Show, ticket: Option<Ticket>) {
+        debug_assert!(ticket.is_none() || self.is_listening());
         match sent {
             Sent::Flush | Sent::CopyData => return,
             Sent::CopyEnd => return self.send_copy_end(show),
@@ -206,7 +255,7 @@ impl Pipeline {
             _ => self.batch = Batch::Open,
         }
         if self.phase == Phase::Normal {
-            self.owed.push_back(Owed { sent, show });
+            self.owed.push_back(Owed { sent, show, ticket });
         }
     }
 
@@ -216,8 +265,7 @@ impl Pipeline {
             Phase::Normal | Phase::SkipToSync => {
                 self.phase = Phase::Normal;
                 self.batch = Batch::Closed;
-                let sent = Sent::Sync;
-                self.owed.push_back(Owed { sent, show });
+                self.owed.push_back(Owed::plain(Sent::Sync, show));
             }
         }
     }
@@ -227,8 +275,7 @@ impl Pipeline {
             Phase::CopyIn => self.phase = Phase::Normal,
             // Something ahead of it may still turn out to be a COPY.
             Phase::Normal if !self.owed.is_empty() => {
-                let sent = Sent::CopyEnd;
-                self.owed.push_back(Owed { sent, show });
+                self.owed.push_back(Owed::plain(Sent::CopyEnd, show));
             }
             Phase::Normal | Phase::SkipToSync => {}
         }
@@ -259,8 +306,8 @@ impl Pipeline {
             (b'E', _) => {
                 self.receive_error(head);
                 return Ok(match head.show {
-                    Show::Own => Show::Own,
-                    Show::Client | Show::Swallow => Show::Client,
+                    Show::Own | Show::Hide => head.show,
+                    Show::Client | Show::Swallow | Show::AsParse => Show::Client,
                 });
             }
             (b'Z', Sent::Query | Sent::Sync | Sent::FunctionCall) => self.receive_ready(first)?,
@@ -552,6 +599,51 @@ mod tests {
         let mut p = run("e").unwrap();
         p.send(Parse, Show::Swallow);
         assert_eq!(p.thrown_away(), Ours);
+    }
+
+    #[test]
+    fn tickets_end_with_their_message_or_are_lost_with_its_batch() {
+        let ticket = NonZeroU32::new;
+        let mut p = run("y").unwrap();
+        p.send_ticketed(Parse, Show::Client, ticket(1));
+        p.send(Bind, Show::Client);
+        p.send_ticketed(Close, Show::AsParse, ticket(2));
+        p.send(Sync, Show::Client);
+        p.send_ticketed(Parse, Show::Client, ticket(3));
+        // An error at a Sync throws nothing away.
+        assert_eq!((p.head_ticket(), p.last_lost_ticket()), (None, None));
+        p.receive(b'Z', Some(b'I')).unwrap();
+        assert_eq!(p.head_ticket(), ticket(1));
+        assert_eq!(p.last_lost_ticket(), ticket(2));
+        p.receive(b'1', None).unwrap();
+        assert_eq!((p.head_ticket(), p.last_lost_ticket()), (None, ticket(2)));
+        p.receive(b'E', None).unwrap();
+        assert_eq!((p.head_ticket(), p.last_lost_ticket()), (None, None));
+        p.receive(b'Z', Some(b'I')).unwrap();
+        assert_eq!(p.last_lost_ticket(), ticket(3));
+        p.receive(b'E', None).unwrap();
+        assert!(!p.is_listening());
+
+        // An error of a simple Query throws nothing away.
+        let mut p = run("q").unwrap();
+        p.send_ticketed(Parse, Show::Client, ticket(1));
+        assert_eq!(p.last_lost_ticket(), None);
+    }
+
+    #[test]
+    fn the_error_of_a_hidden_message_is_not_shown_and_skips_like_any_other() {
+        let mut p = Pipeline::default();
+        p.send(Parse, Show::Hide);
+        p.send(Sync, Show::Hide);
+        p.send(Query, Show::Client);
+        assert_eq!(p.receive(b'E', None), Ok(Show::Hide));
+        assert_eq!(p.receive(b'Z', Some(b'I')), Ok(Show::Hide));
+        assert_eq!(p.receive(b'C', None), Ok(Show::Client));
+        p.receive(b'Z', Some(b'I')).unwrap();
+        p.send(Close, Show::AsParse);
+        p.send(Close, Show::AsParse);
+        assert_eq!(p.receive(b'3', None), Ok(Show::AsParse));
+        assert_eq!(p.receive(b'E', None), Ok(Show::Client));
     }
 
     #[test]
