@@ -12,3 +12,4 @@ mod prove;
 mod refusal;
 pub mod reset;
 pub mod settings;
+pub mod statements;
