@@ -32,6 +32,7 @@ use crate::{
         tls::{Acceptor, Connector},
     },
     server::{budget::Budgets, pools},
+    session::schema::SchemaEpoch,
     topology,
     worker::{Common, Door, Message, Seat, Welcome, Worker, channels, too_many_clients},
 };
@@ -294,6 +295,7 @@ fn start_workers(
         next_session: AtomicU64::new(1),
         next_pid: AtomicI32::new(1 + i32::from(u16::from_be_bytes(first_pid)) * 1024),
         turn: Arc::default(),
+        schema: SchemaEpoch::default(),
         workers: ends.iter().map(|(tell, ..)| tell.clone()).collect(),
         pools: ends.iter().map(|(_, give, _)| give.clone()).collect(),
     });

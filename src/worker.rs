@@ -45,6 +45,7 @@ use crate::{
         self, Admission,
         context::{Context, Outside},
         registry::Signal,
+        schema::SchemaEpoch,
     },
     topology::{self, Evidence, Topology},
     wire::cancel_key::CancelKey,
@@ -117,6 +118,7 @@ pub struct Common {
     pub next_pid: AtomicI32,
     /// Whose turn it is among equal replicas.
     pub turn: Arc<AtomicU32>,
+    pub schema: SchemaEpoch,
     pub workers: Vec<UnboundedSender<Message>>,
     pub pools: Vec<UnboundedSender<PoolMessage>>,
 }
@@ -227,6 +229,7 @@ impl Local {
             topology,
             config,
             common.turn.clone(),
+            common.schema.clone(),
             counters,
             Box::new(ear),
         );
@@ -528,6 +531,7 @@ mod tests {
             next_session: AtomicU64::new(1),
             next_pid: AtomicI32::new(1),
             turn: Arc::default(),
+            schema: SchemaEpoch::default(),
             workers: Vec::new(),
             pools: Vec::new(),
         })

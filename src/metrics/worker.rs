@@ -135,6 +135,12 @@ pub struct WorkerCounters {
     pub login_failures: Count,
     pub server_dials: Count,
     pub server_dial_failures: Count,
+    /// Named statements that a server was sent to parse.
+    pub statements_parsed: Count,
+    /// Clients' Parses of what the server had parsed already.
+    pub statements_reused: Count,
+    /// Statements closed on a server to make place for others.
+    pub statements_evicted: Count,
     /// From asking for a server to having it.
     pub checkout_wait: LocalHistogram,
     /// From a statement's arrival to the end of its answer.
@@ -152,6 +158,10 @@ impl WorkerCounters {
         let bytes =
             |name, from, help| Count::new(metrics.counter(name, help, Some(("direction", from))));
         let labelled = |name, label, help| Labelled::new(metrics, name, label, help);
+        let statements = |what| {
+            let help = "Named prepared statements: parsed on servers, found there, evicted there.";
+            Count::new(metrics.counter("pgsluice_statements_total", help, Some(("event", what))))
+        };
         Rc::new(WorkerCounters {
             queries: count("pgsluice_queries_total", "Statements answered."),
             transactions: count("pgsluice_transactions_total", "Transactions ended."),
@@ -195,6 +205,9 @@ impl WorkerCounters {
                 "pgsluice_server_dial_failures_total",
                 "Server connections that failed.",
             ),
+            statements_parsed: statements("parsed"),
+            statements_reused: statements("reused"),
+            statements_evicted: statements("evicted"),
             checkout_wait: LocalHistogram::default(),
             query_time: LocalHistogram::default(),
             pins: labelled(
@@ -253,7 +266,7 @@ impl WorkerCounters {
         self.query_time.drain_into(&self.shared_query_time);
     }
 
-    fn counts(&self) -> [&Count; 14] {
+    fn counts(&self) -> [&Count; 17] {
         [
             &self.queries,
             &self.transactions,
@@ -269,6 +282,9 @@ impl WorkerCounters {
             &self.login_failures,
             &self.server_dials,
             &self.server_dial_failures,
+            &self.statements_parsed,
+            &self.statements_reused,
+            &self.statements_evicted,
         ]
     }
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use tokio::sync::Notify;
 
-use super::{budget::Permit, settings::Settings};
+use super::{budget::Permit, settings::Settings, statements::Statements};
 use crate::{
     net::{Stream, Target},
     topology::Load,
@@ -113,6 +113,7 @@ pub struct Server {
     pub backend: Rc<Backend>,
     /// What it owes. An idle server's is free.
     pub pipeline: Pipeline,
+    pub statements: Statements,
     /// Shared with every server and session that was told the same.
     pub parameters: Rc<Parameters>,
     /// What it was told to set since its login.

@@ -57,6 +57,7 @@ async fn run(server: &mut Server) -> Result<()> {
     match server.pipeline.status() {
         TransactionStatus::Idle => {
             server.settings = Settings::default();
+            server.statements.clear();
             Ok(())
         }
         _ => Err(broken(server, "a transaction was open at a reset")),

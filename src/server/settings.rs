@@ -17,7 +17,7 @@ const ENCODING: &str = "client_encoding";
 
 /// Names (in lower case) and values (in the session's encoding) of settings that a session has touched. Cheap to clone,
 /// and to compare with what it was cloned from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 pub struct Settings(Option<Rc<Values>>);
 
 type Values = BTreeMap<Box<str>, Box<[u8]>>;

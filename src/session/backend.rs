@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Route,
     error::{Error, Kind},
-    server::connection::Parameters,
+    server::{connection::Parameters, statements::PREFIX},
     topology::Evidence,
     wire::{
         TransactionStatus, Violation,
@@ -28,11 +28,17 @@ use crate::{
 const MAX_REPORT: usize = 4 * 1024;
 /// The answer to a question of our own is looked at whole.
 const MAX_ANSWER: usize = 64 * 1024;
+/// CommandComplete of what drops all prepared statements, and what else is not longer.
+const MAX_DROPPED: usize = HEADER_LEN + 15;
 /// ParameterStatus is looked at whole: the longest frame that `wire::frame` lets pass.
 const MAX_PARAMETER: usize = 30_001;
 
 /// Added to PostgreSQL's own refusal on a replica listener.
 const WRITE_HINT: &str = "This port reads from replicas: connect to the primary's port to write.";
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
 
 impl Session {
     /// Looks at what the server has sent. On return the server may have been given back.
@@ -43,11 +49,12 @@ impl Session {
             match frame.tag {
                 _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
-                b'E' => self.error_reported(frame),
+                b'E' => self.error_reported(frame, shown),
                 b'A' => self.notified(frame),
+                b'C' => self.completed(frame, shown),
                 _ => self.show(frame, shown),
             }
-            if frame.tag == b'Z' && shown != Show::Own {
+            if frame.tag == b'Z' && shown == Show::Client {
                 self.ready();
             }
         }
@@ -79,6 +86,7 @@ impl Session {
             b'D' if self.question.is_some() => frame.len.min(MAX_ANSWER),
             b'S' => frame.len.min(MAX_PARAMETER),
             b'E' => frame.len.min(MAX_REPORT),
+            b'C' => frame.len.min(MAX_DROPPED),
             _ => HEADER_LEN,
         };
         if unseen.len() < needed.min(frame.len) {
@@ -93,13 +101,38 @@ impl Session {
         let Link::Held { server, .. } = &mut self.link else {
             return Ok(Show::Client);
         };
-        if tag == b'E' {
-            self.unnamed.failed(server.pipeline.thrown_away());
-        }
+        let ticket = match tag {
+            b'E' => {
+                self.unnamed.failed(server.pipeline.thrown_away());
+                if let Some(last) = server.pipeline.last_lost_ticket() {
+                    self.prepared.throw_away(last, &mut server.statements);
+                }
+                None
+            }
+            b'1' | b'3' => server.pipeline.head_ticket(),
+            _ => None,
+        };
         match server.pipeline.receive(tag, first) {
-            Ok(show) => Ok(show),
+            Ok(show) => {
+                if let Some(ticket) = ticket {
+                    self.prepared.settle(ticket);
+                }
+                Ok(show)
+            }
             Err(violation) => Err(self.server_broke(violation)),
         }
+    }
+
+    /// What drops all prepared statements says so, whoever asked for it.
+    #[inline]
+    fn completed(&mut self, frame: Frame, shown: Show) {
+        if matches!(
+            self.reply_body(frame),
+            b"DEALLOCATE ALL\0" | b"DISCARD ALL\0"
+        ) {
+            self.statements_dropped();
+        }
+        self.show(frame, shown);
     }
 
     pub(super) fn server_broke(&self, violation: Violation) -> Step {
@@ -117,7 +150,11 @@ impl Session {
         if let Some(buffer) = &mut self.to_client {
             match shown {
                 Show::Client => buffer.pass(frame.len),
-                Show::Swallow | Show::Own => buffer.discard(frame.len),
+                Show::Swallow | Show::Own | Show::Hide => buffer.discard(frame.len),
+                Show::AsParse => {
+                    buffer.patch(0, b"1");
+                    buffer.pass(frame.len);
+                }
             }
         }
     }
@@ -183,7 +220,7 @@ impl Session {
         taken
     }
 
-    fn error_reported(&mut self, frame: Frame) {
+    fn error_reported(&mut self, frame: Frame, shown: Show) {
         // Whole or not, malformed or not: what can be read of it decides.
         let report = Report::parse_start(self.reply_body(frame));
         let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
@@ -195,10 +232,38 @@ impl Session {
         if fatal {
             self.server_fatal = true;
             self.report_evidence(Evidence::from_sqlstate(&sqlstate));
+        } else if shown == Show::Hide {
+            return self.show(frame, shown);
         }
-        match &sqlstate {
+        if self.names_are_native() {
+            return self.show_error(frame, &sqlstate);
+        }
+        // A message may name a statement.
+        let renamed = self.by_the_clients_names(self.reply_body(frame), frame);
+        self.doubt_statements(frame, &sqlstate);
+        match renamed {
+            Some(renamed) => self.show_instead(frame, &renamed),
+            None => self.show_error(frame, &sqlstate),
+        }
+    }
+
+    fn show_error(&mut self, frame: Frame, sqlstate: &[u8; 5]) {
+        match sqlstate {
             b"25006" if self.listener.route == Route::Replica => self.show_with_hint(frame),
             _ => self.show(frame, Show::Client),
+        }
+    }
+
+    /// Errors that say that statements are not what the books say.
+    fn doubt_statements(&mut self, frame: Frame, sqlstate: &[u8; 5]) {
+        match sqlstate {
+            b"0A000" => self.context.schema.advance(),
+            b"26000" if contains(self.reply_body(frame), PREFIX) => {
+                if let Link::Held { server, .. } = &mut self.link {
+                    server.statements.leave_all();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -223,9 +288,13 @@ impl Session {
         hinted.push(b'H');
         hinted.extend_from_slice(WRITE_HINT.as_bytes());
         hinted.extend_from_slice(&[0, 0]);
+        self.show_instead(frame, &hinted);
+    }
+
+    fn show_instead(&mut self, frame: Frame, other: &[u8]) {
         if let Some(buffer) = &mut self.to_client {
             buffer.discard(frame.len);
-            buffer.insert(&hinted);
+            buffer.insert(other);
         }
     }
 
@@ -234,6 +303,9 @@ impl Session {
             return;
         };
         let status = server.pipeline.status();
+        if status == TransactionStatus::Idle && self.schema.end() {
+            self.context.schema.advance();
+        }
         self.context.counters.queries.one();
         if status == TransactionStatus::Idle
             && let Some(unsettled) = &mut self.unsettled
@@ -241,6 +313,7 @@ impl Session {
             unsettled.is_for_good();
         }
         if server.pipeline.is_quiet() {
+            self.changes_settings &= status != TransactionStatus::Idle;
             let time = server.asked.elapsed();
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;

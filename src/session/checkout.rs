@@ -138,6 +138,7 @@ impl Session {
 
     /// The server goes back after a pin: whatever the session left there is cleared first.
     pub(super) fn release_cleared(&mut self) {
+        self.prepared.end_native();
         if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
             self.entry.hold(None);
             self.context.counters.transactions.one();

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{Notify, futures::Notified};
 
-use super::{blocks::Blocks, registry::Registry};
+use super::{blocks::Blocks, registry::Registry, schema::SchemaEpoch, texts::Texts};
 use crate::{
     config::{Config, Listener, PrimaryReads, Route},
     metrics::WorkerCounters,
@@ -31,6 +31,9 @@ pub struct Context {
     pub pools: Pools,
     pub registry: Registry,
     pub blocks: Blocks,
+    /// Texts of prepared statements.
+    pub texts: Texts,
+    pub schema: SchemaEpoch,
     pub counters: Rc<WorkerCounters>,
     identities: RefCell<HashMap<Arc<Profile>, Weak<Identity>>>,
     topology: RefCell<Arc<Topology>>,
@@ -131,6 +134,7 @@ impl Context {
         topology: Arc<Topology>,
         config: Arc<Config>,
         turn: Arc<AtomicU32>,
+        schema: SchemaEpoch,
         counters: Rc<WorkerCounters>,
         outside: Box<dyn Outside>,
     ) -> Self {
@@ -138,6 +142,8 @@ impl Context {
             pools,
             registry: Registry::default(),
             blocks: Blocks::default(),
+            texts: Texts::default(),
+            schema,
             counters,
             identities: RefCell::default(),
             topology: RefCell::new(topology),

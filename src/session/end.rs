@@ -53,6 +53,10 @@ impl Session {
             return true;
         };
         self.entry.hold(None);
+        self.prepared.server_lost();
+        if self.schema.end() {
+            self.context.schema.advance();
+        }
         let node = pool.view();
         let place = Place::of(self.listener.route, pool.profile().access, node.role);
         let pipeline = pool.close(server);

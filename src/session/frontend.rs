@@ -1,6 +1,6 @@
 //! What the client's messages mean: which need a server, what they pin, what they make the server owe.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use super::{
     Link, Session,
@@ -17,9 +17,17 @@ use crate::{
         cursor::Cursor,
         frame::{self, Frame, HEADER_LEN, Sender},
         frontend,
-        pipeline::{Sent, Show},
+        pipeline::{Sent, Show, Ticket},
     },
 };
+
+/// Whether a message went on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    Passed,
+    /// It stays where it is until the server has answered what was sent before.
+    Waits,
+}
 
 /// Longest Query or Parse that is looked at whole; a longer one streams through and pins its session.
 const MAX_TEXT: usize = 1024 * 1024;
@@ -52,7 +60,11 @@ impl Session {
                 Link::Free if frame.tag == b'X' => return Err(Step::Ended(End::ClientGone)),
                 Link::Free => self.take_idle_server()?,
                 Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
-                Link::Held { .. } => self.forward(frame)?,
+                Link::Held { .. } => {
+                    if self.forward(frame)? == Forwarded::Waits {
+                        return Ok(());
+                    }
+                }
                 // A client that reads no answers gets no more of them.
                 Link::Lost(_) if self.out.len() >= MAX_OUT => return Ok(()),
                 Link::Lost(_) => self.answer_for_lost(frame)?,
@@ -115,15 +127,18 @@ impl Session {
         }
     }
 
-    fn forward(&mut self, frame: Frame) -> Result<(), Step> {
+    fn forward(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let sent = match frame.tag {
             b'Q' => return self.forward_query(frame),
             b'P' => return self.forward_parse(frame),
             b'B' => return self.forward_bind(frame),
-            b'D' => self.describes(frame)?,
-            b'C' => self.closes(frame)?,
+            b'D' => return self.forward_describe(frame),
+            b'C' => return self.forward_close(frame),
             b'E' => self.executes(),
-            b'S' => Sent::Sync,
+            b'S' => {
+                self.prepared.end_batch();
+                Sent::Sync
+            }
             b'H' => Sent::Flush,
             b'd' => Sent::CopyData,
             b'c' | b'f' => Sent::CopyEnd,
@@ -137,7 +152,7 @@ impl Session {
             self.note_flight(Flight::CannotCommit);
         }
         self.pass(frame, sent);
-        Ok(())
+        Ok(Forwarded::Passed)
     }
 
     /// A portal that was bound in an earlier flight may be a COMMIT's.
@@ -148,43 +163,61 @@ impl Session {
         Sent::Execute
     }
 
-    fn pass(&mut self, frame: Frame, sent: Sent) {
-        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
+    pub(super) fn pass(&mut self, frame: Frame, sent: Sent) {
+        self.note_sent(sent, Show::Client, None);
+        if let Some(buffer) = &mut self.from_client {
+            buffer.pass(frame.len);
+        }
+    }
+
+    /// A message is about to go to the held server.
+    #[inline]
+    pub(super) fn note_sent(&mut self, sent: Sent, show: Show, ticket: Option<Ticket>) {
+        if let Link::Held { server, .. } = &mut self.link {
             if server.pipeline.is_quiet() {
                 server.asked = Instant::now();
             }
-            server.pipeline.send(sent, Show::Client);
-            buffer.pass(frame.len);
+            server.pipeline.send_ticketed(sent, show, ticket);
         }
     }
 
     /// Puts a frame of our own before the client's next one; only its error is shown.
     pub(super) fn inject(&mut self, frame: &[u8], sent: Sent) {
-        self.inject_as(frame, sent, Show::Swallow);
+        self.send_own(frame, sent, Show::Swallow, None);
     }
 
     /// Asks the server something for ourselves.
     pub(super) fn ask(&mut self, query: &[u8]) {
         self.from_client
             .get_or_insert_with(|| self.context.blocks.take());
-        self.inject_as(query, Sent::Query, Show::Own);
+        self.send_own(query, Sent::Query, Show::Own, None);
         // A simple Query ends the unnamed statement.
         self.unnamed.unsay();
     }
 
-    fn inject_as(&mut self, frame: &[u8], sent: Sent, show: Show) {
-        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
-            server.pipeline.send(sent, show);
+    /// Puts a frame of our own before the client's next one.
+    pub(super) fn send_own(
+        &mut self,
+        frame: &[u8],
+        sent: Sent,
+        show: Show,
+        ticket: Option<Ticket>,
+    ) {
+        self.note_sent(sent, show, ticket);
+        if let Some(buffer) = &mut self.from_client {
             buffer.insert(frame);
         }
     }
 
-    fn forward_query(&mut self, frame: Frame) -> Result<(), Step> {
+    fn forward_query(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let text = self.body(frame);
         let statement = match frame.len <= MAX_TEXT {
             true => self.statement(text.strip_suffix(&[0]).ok_or_else(|| violated(frame))?),
             false => Statement::TOO_LONG,
         };
+        if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
+            return Ok(Forwarded::Waits);
+        }
         self.unnamed.forget();
         let refusal = self.refusal(&statement);
         self.clear_databases(&statement);
@@ -192,87 +225,127 @@ impl Session {
         if let Some(sql) = refusal {
             let mut refusal = Vec::new();
             frontend::query(&mut refusal, sql);
-            return self.replace(frame, &refusal, Sent::Query);
+            self.replace(frame, &refusal, Sent::Query);
+        } else {
+            self.pass(frame, Sent::Query);
         }
-        self.pass(frame, Sent::Query);
-        Ok(())
+        Ok(Forwarded::Passed)
     }
 
-    fn forward_parse(&mut self, frame: Frame) -> Result<(), Step> {
+    fn forward_parse(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let whole = frame.len <= MAX_TEXT;
         let mut cursor = Cursor::new(self.body(frame));
         let name = cursor.cstr().map_err(|_| violated(frame))?;
-        let is_unnamed = name.is_empty();
+        let name_len = name.len();
         let statement = match whole {
             true => self.statement(cursor.cstr().map_err(|_| violated(frame))?),
             false => Statement::TOO_LONG,
         };
+        if name_len > 0 {
+            return Ok(self.forward_named_parse(frame, name_len, &statement));
+        }
+        if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
+            return Ok(Forwarded::Waits);
+        }
         let refusal = self.refusal(&statement);
         self.clear_databases(&statement);
         self.note_flight(self.flight_of(statement.control));
         if let Some(sql) = refusal {
             let mut refusal = Vec::new();
             frontend::parse(&mut refusal, "", sql);
-            return self.replace(frame, &refusal, Sent::Parse);
-        }
-        if is_unnamed {
+            self.replace(frame, &refusal, Sent::Parse);
+        } else {
             self.remember_unnamed(frame, statement);
-        } else {
-            // From now on it may be executed unseen.
-            self.note_execution(&statement);
-            self.pin("prepared_statement");
+            self.pass(frame, Sent::Parse);
         }
-        self.pass(frame, Sent::Parse);
-        Ok(())
+        Ok(Forwarded::Passed)
     }
 
-    fn forward_bind(&mut self, frame: Frame) -> Result<(), Step> {
+    fn forward_bind(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let mut cursor = Cursor::new(self.body(frame));
-        let names = cursor.cstr().and_then(|_portal| cursor.cstr());
-        let is_unnamed = names.map_err(|_| violated(frame))?.is_empty();
-        if is_unnamed {
-            self.ensure_unnamed();
-            self.note_unnamed();
-        } else {
-            self.note_flight(Flight::MayCommit);
+        let portal = cursor.cstr().map_err(|_| violated(frame))?;
+        let name = cursor.cstr().map_err(|_| violated(frame))?;
+        if !name.is_empty() {
+            let start = portal.len() + 1;
+            return Ok(self.forward_named(frame, start..start + name.len(), Sent::Bind));
         }
-        self.pass(frame, Sent::Bind);
-        Ok(())
+        self.bind_unnamed(frame);
+        Ok(Forwarded::Passed)
     }
 
-    fn describes(&mut self, frame: Frame) -> Result<Sent, Step> {
-        match *self.body(frame) {
-            [b'S', 0] => {
-                self.ensure_unnamed();
-                Ok(Sent::DescribeStatement)
+    fn bind_unnamed(&mut self, frame: Frame) {
+        // Parsed for another server, it may have to be refused on this one.
+        let refusal = match self.unnamed.statement.take() {
+            None => {
+                self.note_flight(Flight::MayCommit);
+                None
             }
-            [b'S', ..] => Ok(Sent::DescribeStatement),
-            [b'P', ..] => Ok(Sent::DescribePortal),
+            Some(statement) => {
+                let refusal = match self.unnamed.is_told_in(self.hold) {
+                    true => None,
+                    false => self.refusal(&statement),
+                };
+                self.note_execution(&statement);
+                self.unnamed.statement = Some(statement);
+                refusal
+            }
+        };
+        if let Some(sql) = refusal {
+            return self.refuse_bind(frame, sql);
+        }
+        self.ensure_unnamed();
+        self.pass(frame, Sent::Bind);
+    }
+
+    /// The name that Describe and Close end with; None if it is a portal's.
+    fn statement_name(&self, frame: Frame) -> Result<Option<Range<usize>>, Step> {
+        match self.body(frame) {
+            [b'S', name @ ..] => {
+                let name = Cursor::new(name).cstr().map_err(|_| violated(frame))?;
+                Ok(Some(1..1 + name.len()))
+            }
+            [b'P', ..] => Ok(None),
             _ => Err(violated(frame)),
         }
     }
 
-    fn closes(&mut self, frame: Frame) -> Result<Sent, Step> {
-        match *self.body(frame) {
-            [b'S', 0] => self.unnamed.forget(),
-            [b'S' | b'P', ..] => {}
-            _ => return Err(violated(frame)),
+    fn forward_describe(&mut self, frame: Frame) -> Result<Forwarded, Step> {
+        let sent = match self.statement_name(frame)? {
+            Some(name) if !name.is_empty() => {
+                return Ok(self.forward_named(frame, name, Sent::DescribeStatement));
+            }
+            Some(_) => {
+                self.ensure_unnamed();
+                Sent::DescribeStatement
+            }
+            None => Sent::DescribePortal,
+        };
+        self.note_flight(Flight::CannotCommit);
+        self.pass(frame, sent);
+        Ok(Forwarded::Passed)
+    }
+
+    fn forward_close(&mut self, frame: Frame) -> Result<Forwarded, Step> {
+        match self.statement_name(frame)? {
+            Some(name) if !name.is_empty() => {
+                return Ok(self.forward_named(frame, name, Sent::Close));
+            }
+            Some(_) => self.unnamed.forget(),
+            None => {}
         }
-        Ok(Sent::Close)
+        self.note_flight(Flight::CannotCommit);
+        self.pass(frame, Sent::Close);
+        Ok(Forwarded::Passed)
     }
 
     /// Sends `other` in the place of a message that must not reach the server.
-    fn replace(&mut self, frame: Frame, other: &[u8], sent: Sent) -> Result<(), Step> {
+    pub(super) fn replace(&mut self, frame: Frame, other: &[u8], sent: Sent) {
         self.drop_frame(frame);
-        if let (Link::Held { server, .. }, Some(buffer)) = (&mut self.link, &mut self.from_client) {
-            server.pipeline.send(sent, Show::Client);
-            buffer.insert(other);
-        }
-        Ok(())
+        self.send_own(other, sent, Show::Client, None);
     }
 
     /// Idle servers would be in the way.
-    fn clear_databases(&self, statement: &Statement) {
+    pub(super) fn clear_databases(&self, statement: &Statement) {
         if statement.alters_database {
             self.context.outside.clear_databases();
         }
@@ -283,7 +356,7 @@ impl Session {
     }
 
     /// It is about to be executed.
-    fn note_execution(&mut self, statement: &Statement) {
+    pub(super) fn note_execution(&mut self, statement: &Statement) {
         if let Some(reason) = statement.pin {
             self.pin(reason);
         }
@@ -296,19 +369,18 @@ impl Session {
         if statement.sequences == Sequences::Advances {
             self.note_sequences();
         }
+        if statement.marks.changes_schema {
+            self.schema.note(true);
+            self.context.schema.advance();
+        }
+        if statement.marks.changes_settings {
+            self.changes_settings = true;
+        }
         self.note_flight(self.flight_of(statement.control));
     }
 
-    fn note_unnamed(&mut self) {
-        let Some(statement) = self.unnamed.statement.take() else {
-            return self.note_flight(Flight::MayCommit);
-        };
-        self.note_execution(&statement);
-        self.unnamed.statement = Some(statement);
-    }
-
     /// What is run in the place of a statement that must not be: it fails on the server, just where it stood.
-    fn refusal(&mut self, statement: &Statement) -> Option<&'static str> {
+    pub(super) fn refusal(&mut self, statement: &Statement) -> Option<&'static str> {
         let Link::Held { server, pool } = &self.link else {
             return None;
         };

@@ -82,14 +82,20 @@ impl Session {
             b'Q' => lost.query(control, out),
             b'F' => lost.query(Control::None, out),
             b'P' => lost.parse(control, out),
-            b'B' => lost.step(b'2', out),
+            b'B' => lost.bind(control, out),
             b'C' => lost.step(b'3', out),
             b'D' => lost.describe(subject, out),
             b'E' => lost.execute(out),
             _ => {}
         }
+        let is_ending = lost.batch == Batch::Ending;
         if lost.is_over(frame.tag) {
             self.link = Link::Free;
+        }
+        match frame.tag {
+            b'P' if is_ending => self.remember_unparsed(frame),
+            b'C' if is_ending => self.forget_unparsed(frame),
+            _ => {}
         }
         self.drop_frame(frame);
         Ok(())
@@ -100,6 +106,10 @@ impl Session {
         let text = match frame.tag {
             b'Q' => cursor.cstr(),
             b'P' => cursor.cstr().and_then(|_name| cursor.cstr()),
+            b'B' => {
+                let name = cursor.cstr().and_then(|_portal| cursor.cstr());
+                return self.ending_of_named(name.unwrap_or_default());
+            }
             _ => return Control::None,
         };
         text.map_or(Control::None, |text| {
@@ -162,9 +172,22 @@ impl Lost {
     }
 
     fn parse(&mut self, control: Control, out: &mut Vec<u8>) {
+        self.prepare(control, b'1', out);
+    }
+
+    /// Of a statement that was parsed before, or of that of this batch.
+    fn bind(&mut self, control: Control, out: &mut Vec<u8>) {
+        match control {
+            Control::None => self.step(b'2', out),
+            _ => self.prepare(control, b'2', out),
+        }
+    }
+
+    /// Only a statement that ends the transaction can be parsed or bound.
+    fn prepare(&mut self, control: Control, reply: u8, out: &mut Vec<u8>) {
         match (control, &self.error) {
             (Control::Rollback, _) | (Control::Commit, None) if self.is_failed() => {
-                backend::bare(out, b'1');
+                backend::bare(out, reply);
                 self.batch = Batch::Ending;
             }
             (Control::Commit, Some(_)) => {

@@ -13,20 +13,25 @@
 
 mod backend;
 pub mod blocks;
+mod book;
 mod checkout;
 pub mod context;
 mod end;
 mod frontend;
 mod lost;
+mod marks;
 pub mod outcome;
 mod pins;
+mod prepared;
 pub mod registry;
 mod relay;
 mod replication;
+pub mod schema;
 mod sequences;
 mod settle;
 mod statement;
 mod tenure;
+mod texts;
 mod unnamed;
 mod welcome;
 
@@ -39,12 +44,14 @@ use crate::{
     server::{connection::Parameters, connection::Server, pool::Pool, settings::Settings},
     wire::{buffer::Buffer, cancel_key::CancelKey},
 };
+use book::Prepared;
 use context::{Context, Identity};
 use lost::Lost;
 use outcome::Flight;
 use pins::Pins;
 use registry::Entry;
 use relay::{End, Step};
+use schema::SchemaTrace;
 use sequences::SequenceState;
 use settle::{Question, Unsettled};
 use unnamed::Unnamed;
@@ -88,6 +95,10 @@ struct Session {
     question: Option<Box<Question>>,
     flight: Flight,
     unnamed: Unnamed,
+    prepared: Prepared,
+    schema: SchemaTrace,
+    /// Since the last ReadyForQuery outside of a transaction a SET or its like was sent, of whatever scope.
+    changes_settings: bool,
     sequences: SequenceState,
     /// How its texts are to be read.
     reading: route::Context,

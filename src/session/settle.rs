@@ -63,6 +63,11 @@ enum Answer {
 }
 
 impl Unsettled {
+    /// Settings may have changed.
+    pub(super) fn has_settings(&self) -> bool {
+        self.all || !self.names.is_empty()
+    }
+
     /// A transaction has ended.
     pub(super) fn is_for_good(&mut self) {
         self.for_good = true;

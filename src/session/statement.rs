@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::marks::Marks;
 use crate::{
     route::{
         Context, Encoding,
@@ -70,6 +71,8 @@ pub struct Statement {
     pub alters_database: bool,
     /// Asks for READ WRITE, which a listener that is read-only by force refuses.
     pub wants_write: bool,
+    /// What it means for prepared statements.
+    pub marks: Marks,
 }
 
 impl Statement {
@@ -83,6 +86,7 @@ impl Statement {
         sequences: Sequences::Advances,
         alters_database: false,
         wants_write: true,
+        marks: Marks::UNKNOWN,
     };
 
     pub fn of(text: &[u8], context: &Context) -> Self {
@@ -107,6 +111,7 @@ impl Statement {
             sequences: sequences(&effects),
             alters_database: is_ddl(effects.kind) && names_database(text, context),
             wants_write: effects.read_write_request,
+            marks: Marks::of(text, &effects, context),
         }
     }
 

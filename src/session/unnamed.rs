@@ -45,9 +45,14 @@ impl Unnamed {
         self.hold = 0;
     }
 
-    /// The server has lost it, and must be told again.
+    /// The server has another by now, or none, and must be told again.
     pub(super) fn unsay(&mut self) {
         self.hold = 0;
+    }
+
+    /// The server was told it in the hold `hold`.
+    pub(super) fn is_told_in(&self, hold: u32) -> bool {
+        self.hold == hold
     }
 }
 
@@ -84,7 +89,7 @@ impl Session {
         self.unnamed.hold = self.hold;
         if self.unnamed.parse.is_empty() {
             let mut close = Vec::new();
-            frontend::close_statement(&mut close, "");
+            frontend::close_statement(&mut close, b"");
             self.inject(&close, Sent::Close);
         } else {
             let parse = std::mem::take(&mut self.unnamed.parse);

@@ -4,12 +4,14 @@ use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
     Link, Session,
+    book::Prepared,
     checkout::checkout,
     context::Context,
     outcome::Flight,
     pins::Pins,
     registry::{SESSION_MODE, Signal},
     replication,
+    schema::SchemaTrace,
     sequences::SequenceState,
     statement,
     unnamed::Unnamed,
@@ -100,6 +102,9 @@ impl Session {
             question: None,
             flight: Flight::Nothing,
             unnamed: Unnamed::default(),
+            prepared: Prepared::default(),
+            schema: SchemaTrace::default(),
+            changes_settings: false,
             sequences: SequenceState::default(),
             reading: route::Context::default(),
             hold: 0,
@@ -129,9 +134,8 @@ impl Session {
     /// A session listener's session has one server, from here to its end. Says the server's own pid.
     async fn take_session_server(&mut self) -> Result<i32> {
         let (mut server, pool) = self.login_server().await?;
-        if !server.settings.is_empty()
-            && let Err(error) = discard_all(&mut server).await
-        {
+        let is_fresh = server.settings.is_empty() && server.statements.is_empty();
+        if !is_fresh && let Err(error) = discard_all(&mut server).await {
             pool.close(server);
             return Err(error);
         }

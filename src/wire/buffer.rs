@@ -169,15 +169,6 @@ impl Buffer {
         (self.scanned, self.filled) = (end, filled);
     }
 
-    /// Writes over unseen bytes, `offset` bytes behind those that were passed. All of them must be here.
-    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) {
-        let start = self.scanned + offset;
-        debug_assert!(start + bytes.len() <= self.filled);
-        if let Some(there) = self.bytes.get_mut(start..start + bytes.len()) {
-            there.copy_from_slice(bytes);
-        }
-    }
-
     /// Passes `new` in the place of the next `old` unseen bytes, which must all be here. Moves as little as possible; grows
     /// by no more than the difference.
     pub fn replace(&mut self, old: usize, new: &[u8]) {
@@ -186,7 +177,7 @@ impl Buffer {
         let Some(longer) = new.len().checked_sub(old).filter(|n| *n > 0) else {
             let shorter = old - new.len();
             self.discard(shorter);
-            self.overwrite(0, new);
+            self.patch(0, new);
             return self.pass(new.len());
         };
         if longer > self.sent {
@@ -199,7 +190,7 @@ impl Buffer {
             self.bytes.copy_within(self.sent..self.scanned, start);
             (self.sent, self.scanned) = (start, self.scanned - longer);
         }
-        self.overwrite(0, new);
+        self.patch(0, new);
         self.pass(new.len());
     }
 
@@ -353,7 +344,7 @@ mod tests {
     fn the_rest_of_a_frame_goes_through_behind_a_replaced_part() {
         let mut b = buffer(16);
         feed(&mut b, b"hnnnbb");
-        b.overwrite(0, b"H");
+        b.patch(0, b"H");
         b.pass(1);
         b.replace(3, b"other");
         b.pass(10);

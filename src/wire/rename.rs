@@ -8,7 +8,7 @@ use super::{buffer::Buffer, frame::Frame};
 /// what follows them may still be to come.
 pub fn pass_renamed(buffer: &mut Buffer, frame: Frame, name: Range<usize>, new: &[u8]) {
     let len = (frame.len - 1 - name.len() + new.len()) as u32;
-    buffer.overwrite(1, &len.to_be_bytes());
+    buffer.patch(1, &len.to_be_bytes());
     buffer.pass(name.start);
     buffer.replace(name.len(), new);
     buffer.pass(frame.len - name.end);

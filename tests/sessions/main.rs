@@ -16,6 +16,7 @@ mod limits;
 mod lost;
 mod parameters;
 mod pooling;
+mod prepared;
 mod relay;
 mod settings;
 mod split;

@@ -1,0 +1,371 @@
+//! A session's book of its named statements, and of the messages that may still take an entry back. Pure.
+//!
+//! Entries are made when a message is sent, as if it succeeded. Each has a ticket, which the server's pipeline carries:
+//! its message's success settles it, an error that throws the message away has it undone, the latest first.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
+
+use super::texts::Text;
+use crate::{
+    server::statements::{ContentId, Statements},
+    wire::pipeline::Ticket,
+};
+
+/// Named statements of one session, and bytes of their texts and names; with more it keeps its server.
+const MAX_NAMES: usize = 1000;
+const MAX_BYTES: usize = 1024 * 1024;
+/// PostgreSQL looks at no more of a name (`NAMEDATALEN`).
+const MAX_NAME: usize = 63;
+/// Entries that may be undone, before the client is read no further.
+const MAX_UNSETTLED: usize = 1024;
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub text: Rc<Text>,
+    /// The schema epoch of the client's Parse: an older parse of the same text may mean something else.
+    pub epoch: u64,
+}
+
+/// How an entry is taken back.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// The name stands again for what it stood for.
+    Name {
+        name: Box<[u8]>,
+        before: Option<Named>,
+    },
+    /// The server has not parsed it.
+    Parse { content: ContentId, number: u64 },
+    /// The server has not closed it.
+    Leftover(Box<[u8]>),
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    ticket: Ticket,
+    batch: u32,
+    undo: Undo,
+}
+
+/// See the module's header. A session without named statements has one pointer.
+#[derive(Debug, Default)]
+pub(super) struct Prepared(Option<Box<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    names: HashMap<Box<[u8]>, Named>,
+    bytes: usize,
+    unsettled: VecDeque<Unsettled>,
+    last_ticket: u32,
+    /// Counts the client's Syncs.
+    batch: u32,
+    hold: Hold,
+    /// A Flush was sent for answers that the client's next message waits for.
+    asked: bool,
+    naming: Naming,
+}
+
+/// Whether the next message that names a statement must wait.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    No,
+    UntilQuiet,
+}
+
+/// By which names the server knows the session's statements.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Naming {
+    #[default]
+    Ours,
+    Native,
+}
+
+impl Prepared {
+    fn book_mut(&mut self) -> &mut Book {
+        self.0.get_or_insert_default()
+    }
+
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&Named> {
+        self.0.as_ref()?.names.get(key(name))
+    }
+
+    /// A name of that content. Slow: for errors.
+    pub fn name_of(&self, content: ContentId) -> Option<&[u8]> {
+        let mut names = self.0.as_ref()?.names.iter();
+        let found = names.find(|(_, named)| named.text.id == content)?;
+        Some(found.0)
+    }
+
+    /// Says what the name stood for.
+    pub fn insert(&mut self, name: &[u8], named: Named) -> Option<Named> {
+        let book = self.book_mut();
+        book.bytes += cost(name, &named);
+        let before = book.names.insert(key(name).into(), named);
+        book.bytes -= before.as_ref().map_or(0, |before| cost(name, before));
+        before
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> Option<Named> {
+        let book = self.0.as_mut()?;
+        let before = book.names.remove(key(name))?;
+        book.bytes -= cost(name, &before);
+        Some(before)
+    }
+
+    pub fn clear_names(&mut self) {
+        if let Some(book) = &mut self.0 {
+            book.names = HashMap::default();
+            book.bytes = 0;
+        }
+    }
+
+    /// Whether one more statement of so many bytes is too much.
+    pub fn is_full(&self, len: usize) -> bool {
+        let book = self.0.as_ref();
+        book.is_some_and(|book| book.names.len() >= MAX_NAMES || book.bytes + len > MAX_BYTES)
+            || len > MAX_BYTES
+    }
+
+    pub fn next_ticket(&mut self) -> Ticket {
+        let book = self.book_mut();
+        book.last_ticket = book.last_ticket.wrapping_add(1);
+        Ticket::new(book.last_ticket).unwrap_or(Ticket::MIN)
+    }
+
+    /// An entry that counts from now on, and how it is taken back.
+    pub fn book(&mut self, ticket: Ticket, undo: Undo) {
+        let book = self.book_mut();
+        book.unsettled.push_back(Unsettled {
+            ticket,
+            batch: book.batch,
+            undo,
+        });
+    }
+
+    /// The client ends a batch.
+    #[inline]
+    pub fn end_batch(&mut self) {
+        if let Some(book) = &mut self.0 {
+            book.batch = book.batch.wrapping_add(1);
+        }
+    }
+
+    /// Too many entries may still be undone.
+    pub fn is_crowded(&self) -> bool {
+        let book = self.0.as_ref();
+        book.is_some_and(|book| book.unsettled.len() >= MAX_UNSETTLED)
+    }
+
+    /// Whether an entry of an earlier batch may still be undone, or all answers are waited for.
+    #[inline]
+    pub fn waits_for_answers(&mut self, is_quiet: bool) -> bool {
+        let Some(book) = &mut self.0 else {
+            return false;
+        };
+        if book.hold == Hold::UntilQuiet {
+            if !is_quiet {
+                return true;
+            }
+            book.hold = Hold::No;
+        }
+        let oldest = book.unsettled.front();
+        oldest.is_some_and(|oldest| oldest.batch != book.batch)
+    }
+
+    /// The next message that names a statement waits for all answers.
+    pub fn wait_for_answers(&mut self) {
+        self.book_mut().hold = Hold::UntilQuiet;
+    }
+
+    /// Says what it was before.
+    pub fn set_asked(&mut self, asked: bool) -> bool {
+        match &mut self.0 {
+            Some(book) => std::mem::replace(&mut book.asked, asked),
+            None if asked => std::mem::replace(&mut self.book_mut().asked, true),
+            None => false,
+        }
+    }
+
+    pub fn is_native(&self) -> bool {
+        let book = self.0.as_ref();
+        book.is_some_and(|book| book.naming == Naming::Native)
+    }
+
+    /// The server is left, and cleared: nothing was prepared there by name.
+    pub fn end_native(&mut self) {
+        if let Some(book) = &mut self.0 {
+            book.naming = Naming::Ours;
+        }
+    }
+
+    /// The server is to know them by their own names from now on: these.
+    pub fn turn_native(&mut self) -> HashMap<Box<[u8]>, Named> {
+        let book = self.book_mut();
+        book.naming = Naming::Native;
+        book.bytes = 0;
+        std::mem::take(&mut book.names)
+    }
+
+    /// The message with this ticket succeeded.
+    #[inline]
+    pub fn settle(&mut self, ticket: Ticket) {
+        let Some(book) = &mut self.0 else {
+            return;
+        };
+        while book
+            .unsettled
+            .front()
+            .is_some_and(|oldest| oldest.ticket == ticket)
+        {
+            book.unsettled.pop_front();
+        }
+    }
+
+    /// An error has thrown away all messages up to that with the ticket `last`.
+    pub fn throw_away(&mut self, last: Ticket, statements: &mut Statements) {
+        let Some(book) = &mut self.0 else {
+            return;
+        };
+        let end = book.unsettled.iter().rposition(|u| u.ticket == last);
+        self.undo(end.map_or(0, |at| at + 1), Some(statements));
+    }
+
+    /// The server is gone, and what it did not answer was not done.
+    pub fn server_lost(&mut self) {
+        let all = self.0.as_ref().map_or(0, |book| book.unsettled.len());
+        self.undo(all, None);
+    }
+
+    fn undo(&mut self, count: usize, mut statements: Option<&mut Statements>) {
+        let lost: Vec<_> = match &mut self.0 {
+            Some(book) => book.unsettled.drain(..count).collect(),
+            None => return,
+        };
+        for entry in lost.into_iter().rev() {
+            match (entry.undo, &mut statements) {
+                (Undo::Name { name, before }, _) => {
+                    self.remove(&name);
+                    if let Some(before) = before {
+                        self.insert(&name, before);
+                    }
+                }
+                (Undo::Parse { content, number }, Some(there)) => there.remove(content, number),
+                (Undo::Leftover(name), Some(there)) => there.leave_name(name),
+                (_, None) => {}
+            }
+        }
+    }
+}
+
+fn key(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME).unwrap_or(name)
+}
+
+fn cost(name: &[u8], named: &Named) -> usize {
+    key(name).len() + named.text.rest.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{statement::Statement, texts};
+
+    fn named(sql: &str) -> Named {
+        let rest: Box<[u8]> = sql.as_bytes().into();
+        let text = Text {
+            id: texts::content(0, &rest),
+            rest,
+            statement: Statement::TOO_LONG,
+        };
+        Named {
+            text: Rc::new(text),
+            epoch: 0,
+        }
+    }
+
+    /// Parse of a name that the session does not have.
+    fn parse(prepared: &mut Prepared, name: &str, sql: &str) -> Ticket {
+        let ticket = prepared.next_ticket();
+        let before = prepared.insert(name.as_bytes(), named(sql));
+        let name = name.as_bytes().into();
+        prepared.book(ticket, Undo::Name { name, before });
+        ticket
+    }
+
+    fn close(prepared: &mut Prepared, name: &str) -> Ticket {
+        let ticket = prepared.next_ticket();
+        let before = prepared.remove(name.as_bytes());
+        let name = name.as_bytes().into();
+        prepared.book(ticket, Undo::Name { name, before });
+        ticket
+    }
+
+    fn text(prepared: &Prepared, name: &str) -> Option<String> {
+        let named = prepared.find(name.as_bytes())?;
+        Some(String::from_utf8_lossy(&named.text.rest).into_owned())
+    }
+
+    #[test]
+    fn what_was_thrown_away_is_undone_the_latest_first_and_nothing_else() {
+        let (mut p, mut s) = (Prepared::default(), Statements::default());
+        let first = parse(&mut p, "a", "one");
+        p.settle(first);
+        close(&mut p, "a");
+        parse(&mut p, "a", "two");
+        let last = parse(&mut p, "b", "three");
+        p.end_batch();
+        let later = parse(&mut p, "c", "four");
+        assert!(!p.0.as_ref().unwrap().unsettled.is_empty());
+        p.throw_away(last, &mut s);
+        assert_eq!(text(&p, "a").as_deref(), Some("one"));
+        assert_eq!(text(&p, "b"), None);
+        assert_eq!(text(&p, "c").as_deref(), Some("four"));
+        p.settle(later);
+        p.server_lost();
+        assert_eq!(text(&p, "c").as_deref(), Some("four"));
+        assert_eq!(p.0.unwrap().bytes, 1 + 3 + 1 + 4);
+    }
+
+    #[test]
+    fn a_server_that_is_lost_takes_back_what_it_did_not_answer() {
+        let mut p = Prepared::default();
+        let first = parse(&mut p, "a", "one");
+        p.settle(first);
+        parse(&mut p, "b", "two");
+        close(&mut p, "a");
+        p.server_lost();
+        assert_eq!(text(&p, "a").as_deref(), Some("one"));
+        assert_eq!(text(&p, "b"), None);
+    }
+
+    #[test]
+    fn messages_that_depend_on_an_earlier_batch_wait_for_it() {
+        let mut p = Prepared::default();
+        let ticket = parse(&mut p, "a", "one");
+        assert!(!p.waits_for_answers(false));
+        p.end_batch();
+        assert!(p.waits_for_answers(false));
+        p.settle(ticket);
+        assert!(!p.waits_for_answers(false));
+        p.wait_for_answers();
+        assert!(p.waits_for_answers(false));
+        assert!(!p.waits_for_answers(true));
+        assert!(!p.waits_for_answers(false));
+    }
+
+    #[test]
+    fn names_are_equal_as_far_as_postgresql_looks() {
+        let mut p = Prepared::default();
+        let long = "x".repeat(MAX_NAME);
+        parse(&mut p, &format!("{long}a"), "one");
+        assert!(text(&p, &format!("{long}b")).is_some());
+        assert!(p.is_full(MAX_BYTES));
+        assert!(!p.is_full(100));
+    }
+}

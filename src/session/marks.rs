@@ -1,0 +1,253 @@
+//! What a text means for prepared statements, beyond what it leaves behind: a second, shorter look at it. Pure.
+
+use memchr::memchr_iter;
+
+use crate::route::{
+    Context,
+    effects::{Count, Effects, Kind},
+    lexer::{Lexer, TokenKind},
+};
+
+/// Whether a text speaks of prepared statements by the names that the server knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    None,
+    /// DEALLOCATE ALL or DISCARD ALL, and nothing else.
+    All,
+    /// PREPARE, EXECUTE, DEALLOCATE, or a look at pg_prepared_statements.
+    Some,
+}
+
+/// See the module's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    pub naming: Naming,
+    /// What was parsed before may mean something else afterwards.
+    pub changes_schema: bool,
+    /// SET, RESET or set_config, of whatever scope: what is parsed afterwards may mean something else.
+    pub changes_settings: bool,
+}
+
+impl Marks {
+    /// Of a text that was not looked at.
+    pub const UNKNOWN: Marks = Marks {
+        naming: Naming::Some,
+        changes_schema: true,
+        changes_settings: true,
+    };
+
+    pub fn of(text: &[u8], effects: &Effects, context: &Context) -> Self {
+        let mut marks = Marks {
+            naming: Naming::None,
+            changes_schema: effects.kind >= Kind::Ddl,
+            changes_settings: false,
+        };
+        marks.find_names(text);
+        let runs_rows = matches!(
+            effects.kind,
+            Kind::Empty | Kind::Read | Kind::Write { .. } | Kind::CopyTo | Kind::CopyFrom
+        );
+        if !runs_rows {
+            marks.find_verbs(text, context);
+            let alone = effects.statements == Count::One;
+            if alone && marks.naming == Naming::Some && is_all(text, context) {
+                marks.naming = Naming::All;
+            }
+        }
+        marks
+    }
+
+    /// Functions and views, by their names anywhere in the text.
+    fn find_names(&mut self, text: &[u8]) {
+        for at in memchr_iter(b'_', text) {
+            let (before, after) = text.split_at(at);
+            if ends(before, b"pg") && begins(after, b"_prepared_statement") {
+                self.naming = Naming::Some;
+            }
+            if ends(before, b"set") && begins(after, b"_config") {
+                self.changes_settings = true;
+            }
+        }
+    }
+
+    /// Key words: verbs at the start of statements, and EXECUTE behind AS and EXPLAIN.
+    fn find_verbs(&mut self, text: &[u8], context: &Context) {
+        let mut previous = Word::Start;
+        for token in Lexer::new(text, context.standard_conforming_strings) {
+            let word = match token.kind {
+                TokenKind::Semicolon => Word::Start,
+                TokenKind::Word => Word::of(token.text(text)),
+                _ => Word::Other,
+            };
+            match (previous, word) {
+                (Word::Start | Word::Explain | Word::As, Word::Prepares) => {
+                    self.naming = Naming::Some;
+                }
+                (Word::Start, Word::Sets) => self.changes_settings = true,
+                _ => {}
+            }
+            previous = match (previous, word) {
+                // Its options stand between.
+                (Word::Explain, Word::Other) => Word::Explain,
+                _ => word,
+            };
+        }
+    }
+}
+
+/// A word, as far as the next one's meaning depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Start,
+    Explain,
+    As,
+    Prepares,
+    Sets,
+    Other,
+}
+
+impl Word {
+    fn of(word: &[u8]) -> Self {
+        let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+        if is("explain") {
+            Word::Explain
+        } else if is("as") {
+            Word::As
+        } else if is("prepare") || is("execute") || is("deallocate") || is("discard") {
+            Word::Prepares
+        } else if is("set") || is("reset") {
+            Word::Sets
+        } else {
+            Word::Other
+        }
+    }
+}
+
+fn ends(text: &[u8], end: &[u8]) -> bool {
+    let start = text.len().checked_sub(end.len());
+    start.is_some_and(|start| text[start..].eq_ignore_ascii_case(end))
+}
+
+fn begins(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len())
+        .is_some_and(|found| found.eq_ignore_ascii_case(start))
+}
+
+/// `DEALLOCATE [PREPARE] ALL` or `DISCARD ALL`.
+fn is_all(text: &[u8], context: &Context) -> bool {
+    let mut words = Lexer::new(text, context.standard_conforming_strings)
+        .filter(|token| token.kind != TokenKind::Semicolon)
+        .map(|token| token.text(text));
+    let is = |word: Option<&[u8]>, known: &str| {
+        word.is_some_and(|word| word.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let verb = words.next();
+    let mut object = words.next();
+    if is(verb, "deallocate") && is(object, "prepare") {
+        object = words.next();
+    }
+    let drops = is(verb, "deallocate") || is(verb, "discard");
+    drops && is(object, "all") && words.next().is_none()
+}
+
+/// Whether a string in the text may mean another time whenever it is parsed: `'now'`, `'today'` and their like.
+pub fn tells_time(text: &[u8], context: &Context) -> bool {
+    let mut strings = Lexer::new(text, context.standard_conforming_strings).filter(|token| {
+        use TokenKind::{DollarStr, EscapeStr, Str, UnicodeStr};
+        matches!(token.kind, Str | EscapeStr | UnicodeStr | DollarStr)
+    });
+    strings.any(|token| {
+        let string = token.text(text);
+        let hides = !matches!(token.kind, TokenKind::Str | TokenKind::DollarStr);
+        has_time(string) || (hides && string.contains(&b'\\'))
+    })
+}
+
+fn has_time(string: &[u8]) -> bool {
+    ["now", "today", "tomorrow", "yesterday"]
+        .iter()
+        .any(|word| {
+            let mut windows = string.windows(word.len());
+            windows.any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::effects::effects;
+
+    fn marks(text: &str) -> Marks {
+        let context = Context::default();
+        let text = text.as_bytes();
+        Marks::of(text, &effects(text, &context), &context)
+    }
+
+    #[test]
+    fn texts_that_name_prepared_statements_are_seen() {
+        for text in [
+            "EXECUTE s",
+            "prepare s as select 1",
+            "/* x */ deallocate s",
+            "EXPLAIN EXECUTE s",
+            "EXPLAIN (ANALYZE, COSTS OFF) EXECUTE s",
+            "explain analyze verbose execute s",
+            "create temp table t as execute s",
+            "select 1; deallocate all",
+            "SELECT * FROM \"pg_prepared_statements\"",
+            "select count(*) from PG_Prepared_Statement()",
+        ] {
+            assert_eq!(marks(text).naming, Naming::Some, "{text}");
+        }
+        for text in ["DEALLOCATE ALL", "deallocate prepare all;", "discard all"] {
+            assert_eq!(marks(text).naming, Naming::All, "{text}");
+        }
+        for text in [
+            "select 'execute s'",
+            "grant execute on function f() to r",
+            "create trigger g before insert on t for each row execute function f()",
+            "select execute from prepare",
+            "update t set a = 1",
+        ] {
+            assert_eq!(marks(text).naming, Naming::None, "{text}");
+        }
+    }
+
+    #[test]
+    fn changes_of_settings_and_schema_are_seen() {
+        for text in [
+            "set local search_path to a",
+            "begin; SET LOCAL a.b = 1",
+            "select set_config('a.b', '1', true)",
+            "reset all",
+        ] {
+            assert!(marks(text).changes_settings, "{text}");
+        }
+        assert!(!marks("update t set a = 1").changes_settings);
+        assert!(marks("alter table t add c int").changes_schema);
+        assert!(marks("do $$begin end$$").changes_schema);
+        assert!(!marks("insert into t values (1)").changes_schema);
+        assert!(!marks("begin").changes_schema);
+    }
+
+    #[test]
+    fn strings_that_mean_the_time_of_their_parse_are_seen() {
+        let tells = |text: &str| tells_time(text.as_bytes(), &Context::default());
+        for text in [
+            "select 'now'::timestamptz",
+            "select date 'Yesterday 12:00'",
+            "select $$today$$::date",
+            "select E'n\\157w'::timestamp",
+            "select U&'\\006eow'::timestamp",
+        ] {
+            assert!(tells(text), "{text}");
+        }
+        for text in [
+            "select now()",
+            "select today from t",
+            "select 'later', E'x'",
+        ] {
+            assert!(!tells(text), "{text}");
+        }
+    }
+}

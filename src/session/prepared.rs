@@ -1,0 +1,560 @@
+//! Named prepared statements, carried from server to server.
+//!
+//! The client's names are known here, a server's in [`crate::server::statements`]; between them stands a statement's
+//! content. A message that names one is passed with the server's name in it. What the server has not seen is parsed
+//! there first, swallowed, in the same write; a Parse of what it has seen becomes a Close of nothing, whose answer is
+//! told as ParseComplete, so that order, errors and what an error skips stay the server's own.
+//!
+//! Books are kept at once, for messages that may yet be thrown away: what an error takes with it is undone
+//! ([`super::book`]). What depends on an earlier batch waits until that is answered.
+//!
+//! Where SQL speaks of statements by name, and where names cannot be kept, the session goes native: its statements get
+//! their own names on its server, which it keeps.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+    rc::Rc,
+};
+
+use super::{
+    Link, Session,
+    book::{Named, Undo},
+    frontend::Forwarded,
+    marks::{Naming, tells_time},
+    outcome::Flight,
+    pins::Trace,
+    statement::{Control, Statement},
+    texts::{self, Text},
+};
+use crate::{
+    config::PoolMode,
+    server::statements::{PREFIX, ServerName},
+    wire::{
+        TransactionStatus,
+        cursor::Cursor,
+        frame::{Frame, HEADER_LEN},
+        frontend,
+        pipeline::{Sent, Show, Ticket},
+        rename::pass_renamed,
+    },
+};
+
+/// What ParameterStatus tells and no parse depends on.
+const NOT_PARSED_BY: &[&str] = &["application_name", "in_hot_standby"];
+
+/// How a message that names a statement goes on.
+enum Way {
+    /// As it is: the server knows what to say, or does not listen.
+    Verbatim,
+    /// With the name of this content.
+    Carried,
+    Waits,
+}
+
+impl Session {
+    /// Parse of a named statement; the name begins the body.
+    pub(super) fn forward_named_parse(
+        &mut self,
+        frame: Frame,
+        name_len: usize,
+        statement: &Statement,
+    ) -> Forwarded {
+        match self.way_of_parse(frame, name_len, statement) {
+            Way::Waits => Forwarded::Waits,
+            Way::Verbatim => self.parse_verbatim(frame, name_len, statement),
+            Way::Carried => {
+                self.note_flight(Flight::CannotCommit);
+                self.close_leftovers();
+                if self
+                    .prepared
+                    .find(self.name_in(frame, 0, name_len))
+                    .is_some()
+                {
+                    self.parse_taken(frame, name_len);
+                } else {
+                    self.parse_carried(frame, name_len, statement);
+                }
+                Forwarded::Passed
+            }
+        }
+    }
+
+    fn way_of_parse(&mut self, frame: Frame, name_len: usize, statement: &Statement) -> Way {
+        let way = self.way(frame, 0, name_len);
+        if !matches!(way, Way::Carried) {
+            return way;
+        }
+        let too_much = *statement == Statement::TOO_LONG || self.prepared.is_full(frame.len);
+        if self.must_know_settings() {
+            return Way::Waits;
+        }
+        if !too_much && statement.marks.naming == Naming::None {
+            return Way::Carried;
+        }
+        self.way_to_native()
+    }
+
+    /// Whether the server is still to say under which settings a text would be parsed: once it is free it is asked.
+    fn must_know_settings(&mut self) -> bool {
+        let unsettled = self.unsettled.as_ref().is_some_and(|u| u.has_settings());
+        self.question.is_some() || (unsettled && self.must_settle())
+    }
+
+    /// How a message with a statement's name at `start` of its body goes on.
+    fn way(&mut self, frame: Frame, start: usize, len: usize) -> Way {
+        let Link::Held { server, .. } = &self.link else {
+            return Way::Verbatim;
+        };
+        if !server.pipeline.is_listening() || self.names_are_native() {
+            return Way::Verbatim;
+        }
+        let name = self.name_in(frame, start, len);
+        // Whose bytes another encoding would change, or that could be one of ours.
+        if !name.is_ascii() || name.starts_with(PREFIX) {
+            return self.way_to_native();
+        }
+        let is_quiet = server.pipeline.is_quiet();
+        if self.prepared.waits_for_answers(is_quiet) {
+            return Way::Waits;
+        }
+        match self.prepared.is_crowded() && self.must_settle() {
+            true => Way::Waits,
+            false => Way::Carried,
+        }
+    }
+
+    fn way_to_native(&mut self) -> Way {
+        if self.must_settle() {
+            return Way::Waits;
+        }
+        self.go_native();
+        self.pin("prepared_statement");
+        Way::Verbatim
+    }
+
+    fn name_in(&self, frame: Frame, start: usize, len: usize) -> &[u8] {
+        let name = self.body(frame).get(start..start + len);
+        name.unwrap_or_default()
+    }
+
+    /// The server is to judge it. A statement of a session whose names are native is not looked at when it is bound, so
+    /// that what it leaves behind counts from here.
+    fn parse_verbatim(
+        &mut self,
+        frame: Frame,
+        name_len: usize,
+        statement: &Statement,
+    ) -> Forwarded {
+        if self.names_are_native() {
+            let refusal = self.refusal(statement);
+            self.clear_databases(statement);
+            self.note_execution(statement);
+            self.schema.note_lasting(statement.marks.changes_schema);
+            if let Some(sql) = refusal {
+                let mut refusal = Vec::new();
+                let rest = [sql.as_bytes(), &[0; 3]].concat();
+                frontend::parse_again(&mut refusal, self.name_in(frame, 0, name_len), &rest);
+                self.replace(frame, &refusal, Sent::Parse);
+                return Forwarded::Passed;
+            }
+            self.pin("prepared_statement");
+        }
+        self.pass(frame, Sent::Parse);
+        Forwarded::Passed
+    }
+
+    /// The client's name is in use: with a statement of that name there, the server itself says so, or what comes first.
+    fn parse_taken(&mut self, frame: Frame, name_len: usize) {
+        let name: Box<[u8]> = self.name_in(frame, 0, name_len).into();
+        let mut parse = Vec::new();
+        frontend::parse_again(&mut parse, &name, &[0; 3]);
+        self.inject(&parse, Sent::Parse);
+        if let Link::Held { server, .. } = &mut self.link {
+            server.statements.leave_name(name);
+        }
+        self.pass(frame, Sent::Parse);
+    }
+
+    fn parse_carried(&mut self, frame: Frame, name_len: usize, statement: &Statement) {
+        let epoch = self.context.schema.now();
+        let text = self.text_of(frame, name_len, statement.clone());
+        let is_there = self.may_reuse(&text, epoch);
+        if !is_there {
+            // Before the ticket is given out: they are settled in their order.
+            self.make_place();
+        }
+        let ticket = self.prepared.next_ticket();
+        let name: Box<[u8]> = self.name_in(frame, 0, name_len).into();
+        let named = Named {
+            text: text.clone(),
+            epoch,
+        };
+        let before = self.prepared.insert(&name, named);
+        self.prepared.book(ticket, Undo::Name { name, before });
+        if is_there {
+            self.context.counters.statements_reused.one();
+            self.close_nothing(frame, Show::AsParse, ticket);
+        } else {
+            let number = self.add_to_server(&text, epoch, ticket);
+            self.pass_named(frame, 0..name_len, number, Sent::Parse, Some(ticket));
+        }
+    }
+
+    /// Whether the server need not parse `text` for a Parse of the client's. In a failed transaction, or where one may
+    /// have failed by then, only a real Parse is refused as it must be.
+    fn may_reuse(&mut self, text: &Rc<Text>, epoch: u64) -> bool {
+        let Link::Held { server, .. } = &mut self.link else {
+            return false;
+        };
+        let pipeline = &server.pipeline;
+        pipeline.owed_ready() == 0
+            && pipeline.status() != TransactionStatus::Failed
+            && server.statements.find(text.id, epoch).is_some()
+    }
+
+    /// What the Parse message holds behind its name, as all sessions of the worker share it.
+    fn text_of(&mut self, frame: Frame, name_len: usize, statement: Statement) -> Rc<Text> {
+        let profile = self.parse_profile();
+        if profile.is_none() {
+            self.pin("prepared_statement");
+        }
+        let serial = self.prepared.next_ticket().get();
+        let rest = self.body(frame).get(name_len + 1..).unwrap_or_default();
+        let sql = Cursor::new(rest).cstr().unwrap_or_default();
+        let shared = profile.map(|profile| texts::content(profile, rest));
+        let id = match shared {
+            // Two names of a session are two statements: an error must name the right one.
+            Some(id) if self.prepared.name_of(id).is_none() && !tells_time(sql, &self.reading) => {
+                id
+            }
+            _ => texts::unique(self.entry.id, serial),
+        };
+        self.context.texts.intern(id, rest, statement)
+    }
+
+    /// The settings under which a text is parsed now, as far as two sessions may share what comes of it. None if they are
+    /// not known.
+    fn parse_profile(&self) -> Option<u64> {
+        let unsettled = self.unsettled.as_ref().is_some_and(|u| u.has_settings());
+        let is_opaque = self.pins.is_for_life() || self.pins.traces().has(Trace::Opaque);
+        if unsettled || is_opaque || self.changes_settings {
+            return None;
+        }
+        let mut hash = DefaultHasher::new();
+        for (name, value) in &self.told.0 {
+            if !NOT_PARSED_BY.contains(&&**name) {
+                (name, value).hash(&mut hash);
+            }
+        }
+        self.settings.hash(&mut hash);
+        Some(hash.finish())
+    }
+
+    /// Bind, Describe or Close of a named statement, whose name stands at `name` in the body.
+    pub(super) fn forward_named(
+        &mut self,
+        frame: Frame,
+        name: Range<usize>,
+        sent: Sent,
+    ) -> Forwarded {
+        match self.way(frame, name.start, name.len()) {
+            Way::Waits => return Forwarded::Waits,
+            Way::Verbatim => self.pass_unknown(frame, sent),
+            Way::Carried => {
+                self.close_leftovers();
+                let known = self.name_in(frame, name.start, name.len());
+                match self.prepared.find(known).cloned() {
+                    None => self.pass_unknown(frame, sent),
+                    Some(_) if sent == Sent::Close => self.close_named(frame, name),
+                    Some(named) => self.use_named(frame, name, sent, &named),
+                }
+            }
+        }
+        Forwarded::Passed
+    }
+
+    fn pass_unknown(&mut self, frame: Frame, sent: Sent) {
+        self.note_flight(match sent {
+            Sent::Bind => Flight::MayCommit,
+            _ => Flight::CannotCommit,
+        });
+        self.pass(frame, sent);
+    }
+
+    fn use_named(&mut self, frame: Frame, name: Range<usize>, sent: Sent, named: &Named) {
+        if sent == Sent::Bind {
+            let statement = &named.text.statement;
+            self.clear_databases(statement);
+            let refusal = self.refusal(statement);
+            self.note_execution(statement);
+            if let Some(sql) = refusal {
+                return self.refuse_bind(frame, sql);
+            }
+            // Bind itself is to be refused, not a Parse before it; that of an empty text is not.
+            if self.cannot_parse(named) {
+                return self.refuse_bind(frame, "");
+            }
+        } else {
+            self.note_flight(Flight::CannotCommit);
+        }
+        let number = self.number_of(named);
+        self.pass_named(frame, name, number, sent, None);
+    }
+
+    /// Binds `sql`, which raises an error when it is executed, in the place of the statement.
+    pub(super) fn refuse_bind(&mut self, frame: Frame, sql: &str) {
+        let mut refusal = Vec::new();
+        frontend::parse(&mut refusal, "", sql);
+        self.inject(&refusal, Sent::Parse);
+        self.unnamed.unsay();
+        refusal.clear();
+        let portal = Cursor::new(self.body(frame)).cstr().unwrap_or_default();
+        frontend::bind_unnamed(&mut refusal, portal);
+        self.replace(frame, &refusal, Sent::Bind);
+    }
+
+    /// The statement's number on the held server, which is told it if it does not have it.
+    #[inline]
+    fn number_of(&mut self, named: &Named) -> u64 {
+        if let Link::Held { server, .. } = &mut self.link
+            && let Some(number) = server.statements.find(named.text.id, named.epoch)
+        {
+            return number;
+        }
+        self.parse_again(&named.text)
+    }
+
+    /// The server has not got the statement, and in a failed transaction does not take it.
+    fn cannot_parse(&mut self, named: &Named) -> bool {
+        let Link::Held { server, .. } = &mut self.link else {
+            return false;
+        };
+        server.pipeline.status() == TransactionStatus::Failed
+            && !named.text.statement.ends_transaction
+            && server.statements.find(named.text.id, named.epoch).is_none()
+    }
+
+    fn parse_again(&mut self, text: &Rc<Text>) -> u64 {
+        self.make_place();
+        let ticket = self.prepared.next_ticket();
+        let number = self.add_to_server(text, self.context.schema.now(), ticket);
+        let mut parse = Vec::new();
+        frontend::parse_again(&mut parse, ServerName::of(number).as_bytes(), &text.rest);
+        self.inject_booked(&parse, Sent::Parse, ticket);
+        number
+    }
+
+    /// A Parse of `text` is about to be sent with `ticket`.
+    fn add_to_server(&mut self, text: &Rc<Text>, epoch: u64, ticket: Ticket) -> u64 {
+        self.context.counters.statements_parsed.one();
+        let Link::Held { server, .. } = &mut self.link else {
+            return 0;
+        };
+        let number = server.statements.add(text.id, epoch);
+        let content = text.id;
+        self.prepared.book(ticket, Undo::Parse { content, number });
+        number
+    }
+
+    /// A session that keeps its server may have been told statements there that can be parsed nowhere else.
+    fn make_place(&mut self) {
+        if let Link::Held { server, .. } = &mut self.link
+            && !self.pins.is_for_life()
+            && server.statements.evict()
+        {
+            self.context.counters.statements_evicted.one();
+        }
+        self.close_leftovers();
+    }
+
+    fn close_named(&mut self, frame: Frame, name: Range<usize>) {
+        self.note_flight(Flight::CannotCommit);
+        let name: Box<[u8]> = self.name_in(frame, name.start, name.len()).into();
+        let ticket = self.prepared.next_ticket();
+        let before = self.prepared.remove(&name);
+        self.prepared.book(ticket, Undo::Name { name, before });
+        self.close_nothing(frame, Show::Client, ticket);
+    }
+
+    /// Sends a Close of a statement that nobody has in the place of `frame`.
+    fn close_nothing(&mut self, frame: Frame, show: Show, ticket: Ticket) {
+        let mut close = Vec::new();
+        frontend::close_statement(&mut close, ServerName::of(0).as_bytes());
+        self.drop_frame(frame);
+        self.send_own(&close, Sent::Close, show, Some(ticket));
+    }
+
+    fn pass_named(
+        &mut self,
+        frame: Frame,
+        name: Range<usize>,
+        number: u64,
+        sent: Sent,
+        ticket: Option<Ticket>,
+    ) {
+        self.note_sent(sent, Show::Client, ticket);
+        if let Some(buffer) = &mut self.from_client {
+            let name = name.start + HEADER_LEN..name.end + HEADER_LEN;
+            pass_renamed(buffer, frame, name, ServerName::of(number).as_bytes());
+        }
+    }
+
+    /// Closes what nobody is to meet on the held server.
+    fn close_leftovers(&mut self) {
+        while let Link::Held { server, .. } = &mut self.link
+            && let Some(name) = server.statements.take_leftover()
+        {
+            let mut close = Vec::new();
+            frontend::close_statement(&mut close, &name);
+            let ticket = self.prepared.next_ticket();
+            self.prepared.book(ticket, Undo::Leftover(name));
+            self.inject_booked(&close, Sent::Close, ticket);
+        }
+    }
+
+    fn inject_booked(&mut self, frame: &[u8], sent: Sent, ticket: Ticket) {
+        self.send_own(frame, sent, Show::Swallow, Some(ticket));
+    }
+
+    /// Names go to the server as they are.
+    pub(super) fn names_are_native(&self) -> bool {
+        self.prepared.is_native() || self.listener.mode == PoolMode::Session
+    }
+
+    /// A text is about to be passed that speaks of statements by their SQL names.
+    pub(super) fn meet_naming(&mut self, naming: Naming, tag: u8) -> Forwarded {
+        let Link::Held { server, .. } = &self.link else {
+            return Forwarded::Passed;
+        };
+        let is_native = self.names_are_native();
+        if naming == Naming::None || is_native || !server.pipeline.is_listening() {
+            return Forwarded::Passed;
+        }
+        if self.must_settle() {
+            return Forwarded::Waits;
+        }
+        match (naming, tag) {
+            // Its CommandComplete says what became of them.
+            (Naming::All, b'Q') => self.prepared.wait_for_answers(),
+            _ => self.go_native(),
+        }
+        Forwarded::Passed
+    }
+
+    /// Whether answers are still to come on which the books depend. The server is asked to give them.
+    fn must_settle(&mut self) -> bool {
+        let Link::Held { server, .. } = &self.link else {
+            return false;
+        };
+        if server.pipeline.is_quiet() || !server.pipeline.is_listening() {
+            self.prepared.set_asked(false);
+            return false;
+        }
+        if server.pipeline.has_open_batch() && !self.prepared.set_asked(true) {
+            let mut flush = Vec::new();
+            frontend::flush(&mut flush);
+            self.inject(&flush, Sent::Flush);
+        }
+        true
+    }
+
+    /// From here on the held server has this session's statements, and none of another's, under their own names. It must
+    /// owe nothing.
+    fn go_native(&mut self) {
+        let Link::Held { server, .. } = &mut self.link else {
+            return;
+        };
+        // In a failed transaction nothing can be parsed, nor does a text that names statements come to them.
+        if !server.pipeline.is_listening() || server.pipeline.status() == TransactionStatus::Failed
+        {
+            return;
+        }
+        server.statements.leave_all();
+        let in_batch = server.pipeline.has_open_batch();
+        self.close_leftovers();
+        let names = self.prepared.turn_native();
+        if !names.is_empty() {
+            self.pin("prepared_statement");
+        }
+        for (name, named) in names {
+            let mut parse = Vec::new();
+            frontend::parse_again(&mut parse, &name, &named.text.rest);
+            if in_batch {
+                self.send_own(&parse, Sent::Parse, Show::Swallow, None);
+                continue;
+            }
+            // Each by itself: one whose table is gone must not take the others with it.
+            self.send_own(&parse, Sent::Parse, Show::Hide, None);
+            let mut sync = Vec::new();
+            frontend::sync(&mut sync);
+            self.send_own(&sync, Sent::Sync, Show::Hide, None);
+        }
+    }
+
+    /// The error `body` of `frame`, whole, with the client's names where it has ours; None if it has none.
+    pub(super) fn by_the_clients_names(&self, body: &[u8], frame: Frame) -> Option<Vec<u8>> {
+        if body.len() + HEADER_LEN != frame.len || memchr::memmem::find(body, PREFIX).is_none() {
+            return None;
+        }
+        let Link::Held { server, .. } = &self.link else {
+            return None;
+        };
+        let mut renamed = vec![frame.tag, 0, 0, 0, 0];
+        let mut rest = body;
+        while let Some(at) = memchr::memmem::find(rest, PREFIX) {
+            let (before, found) = rest.split_at(at);
+            let digits = found[PREFIX.len()..].iter();
+            let len = PREFIX.len() + digits.take_while(|b| b.is_ascii_digit()).count();
+            let (ours, after) = found.split_at(len);
+            let content = server.statements.content_of(ours);
+            let name = content.and_then(|content| self.prepared.name_of(content));
+            renamed.extend_from_slice(before);
+            renamed.extend_from_slice(name.unwrap_or(ours));
+            rest = after;
+        }
+        renamed.extend_from_slice(rest);
+        let len = (renamed.len() - 1) as u32;
+        renamed[1..HEADER_LEN].copy_from_slice(&len.to_be_bytes());
+        Some(renamed)
+    }
+
+    /// The server has run DEALLOCATE ALL or DISCARD ALL.
+    pub(super) fn statements_dropped(&mut self) {
+        if let Link::Held { server, .. } = &mut self.link {
+            server.statements.clear();
+        }
+        self.prepared.clear_names();
+    }
+
+    /// How the execution of the statement that `name` names ends the transaction, if it does.
+    pub(super) fn ending_of_named(&self, name: &[u8]) -> Control {
+        let named = self.prepared.find(name);
+        named.map_or(Control::None, |named| named.text.statement.ending())
+    }
+
+    /// A Parse that was answered in the place of a lost server.
+    pub(super) fn remember_unparsed(&mut self, frame: Frame) {
+        let body = self.body(frame);
+        let mut cursor = Cursor::new(body);
+        let (Ok(name), Ok(sql)) = (cursor.cstr(), cursor.cstr()) else {
+            return;
+        };
+        if name.is_empty() || !name.is_ascii() || name.starts_with(PREFIX) {
+            return;
+        }
+        let (name, statement): (Box<[u8]>, _) = (name.into(), Statement::of(sql, &self.reading));
+        let text = self.text_of(frame, name.len(), statement);
+        let epoch = self.context.schema.now();
+        self.prepared.insert(&name, Named { text, epoch });
+    }
+
+    /// A Close that was answered in the place of a lost server; `subject` is its body.
+    pub(super) fn forget_unparsed(&mut self, frame: Frame) {
+        let name = match self.body(frame).split_last() {
+            Some((0, [b'S', name @ ..])) => Box::<[u8]>::from(name),
+            _ => return,
+        };
+        self.prepared.remove(&name);
+    }
+}
