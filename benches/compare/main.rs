@@ -2,10 +2,13 @@
 //!
 //! `cargo bench --bench compare -- [--seconds 5] [--rounds 5] [--clients 1,16,64] [--modes simple,extended,prepared]`
 //!
+//! `--crowd 64,5000` measures how throughput holds as clients outnumber the pool, with a load generator of its own.
+//!
 //! Machines drift, so the peers run one after the other in every round, and what counts are the medians of ratios
 //! within a round. CPU per transaction is the proxy's own, from /proc. Peers that are not installed are left out
 //! (Debian: pgbouncer, haproxy).
 
+mod crowd;
 mod measure;
 mod peers;
 
@@ -25,6 +28,9 @@ struct Args {
     clients: Vec<u32>,
     #[arg(long, value_delimiter = ',', default_value = "simple")]
     modes: Vec<String>,
+    /// Clients at once with a lean load of our own, instead of pgbench
+    #[arg(long, value_delimiter = ',')]
+    crowd: Vec<usize>,
     /// Cargo passes this
     #[arg(long, hide = true)]
     bench: bool,
@@ -34,6 +40,9 @@ fn main() {
     let args = Args::parse();
     let bench = Bench::start();
     let peers = bench.peers();
+    if !args.crowd.is_empty() {
+        return crowds(&args, &peers);
+    }
     println!(
         "PostgreSQL {}, pgbench -S, {} rounds of {} s, medians; CPU in µs of the proxy per transaction",
         bench.version(),
@@ -71,6 +80,43 @@ fn case(args: &Args, peers: &[Peer], mode: &str, clients: u32) {
         );
     }
     ratios(peers, &samples);
+}
+
+/// Each proxy with few and with many clients.
+fn crowds(args: &Args, peers: &[Peer]) {
+    println!(
+        "point queries, {} rounds of {} s, medians; × is to the first number of clients",
+        args.rounds, args.seconds
+    );
+    println!(
+        "{:<11}{:>9}{:>10}{:>10}{:>12}{:>8}",
+        "", "clients", "tps", "ms", "CPU µs/tx", "×"
+    );
+    // Directly and through HAProxy every client would need a server of its own.
+    for peer in peers.iter().filter(|p| p.pools) {
+        let mut samples: Vec<Vec<Sample>> = args.crowd.iter().map(|_| Vec::new()).collect();
+        for _ in 0..args.rounds {
+            for (clients, samples) in args.crowd.iter().zip(&mut samples) {
+                samples.push(crowd::crowd(peer, *clients, args.seconds));
+            }
+        }
+        for (clients, own) in args.crowd.iter().zip(&samples) {
+            let of = |field: fn(&Sample) -> f64| median(own.iter().map(field));
+            let held = own
+                .iter()
+                .zip(&samples[0])
+                .map(|(many, few)| many.tps / few.tps);
+            println!(
+                "{:<11}{:>9}{:>10.0}{:>10.3}{:>12.2}{:>8.2}",
+                peer.name,
+                clients,
+                of(|s| s.tps),
+                of(|s| s.latency_ms),
+                of(|s| s.cpu_us),
+                median(held)
+            );
+        }
+    }
 }
 
 /// pgsluice against each other peer, round by round.

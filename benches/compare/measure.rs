@@ -50,7 +50,7 @@ fn figure(text: &str, label: &str) -> f64 {
 }
 
 /// User and system time of all threads of a process so far (proc(5), fields 14 and 15, in ticks of 10 ms).
-fn cpu_us(pid: u32) -> f64 {
+pub fn cpu_us(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the proxy runs");
     let fields = stat.rsplit(") ").next().unwrap_or_default();
     let ticks: f64 = fields

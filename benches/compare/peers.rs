@@ -14,6 +14,7 @@ use pgsluice::cluster::{Cluster, PortLease};
 use tempfile::TempDir;
 
 pub const OURS: &str = "pgsluice";
+const HAPROXY: &str = "haproxy";
 pub const USER: &str = "postgres";
 pub const DATABASE: &str = "postgres";
 const POOL_SIZE: u32 = 20;
@@ -25,6 +26,8 @@ pub struct Peer {
     pub port: u16,
     /// None: no proxy.
     pub pid: Option<u32>,
+    /// Many clients share few servers.
+    pub pools: bool,
     pub pgbench: PathBuf,
 }
 
@@ -100,6 +103,7 @@ impl Bench {
                 name,
                 port,
                 pid,
+                pools: pid.is_some() && name != HAPROXY,
                 pgbench: self.pgbench(),
             })
             .collect()
@@ -173,11 +177,7 @@ fn haproxy(dir: &Path, postgres: u16) -> Option<Proxy> {
     );
     fs::write(&cfg, text).ok()?;
     let mut command = Command::new("haproxy");
-    Some(start(
-        "haproxy",
-        lease,
-        command.arg("-db").arg("-f").arg(cfg),
-    ))
+    Some(start(HAPROXY, lease, command.arg("-db").arg("-f").arg(cfg)))
 }
 
 fn pgsluice(dir: &Path, postgres: u16) -> Proxy {
