@@ -21,6 +21,12 @@ pub enum Verdict {
     Unknown,
 }
 
+/// Whether a function of this OID only reads or writes large objects, whose descriptors end with their transaction:
+/// lo_open, lo_close, loread, lowrite and their like (catalog/pg_proc.dat, alike in every version).
+pub fn is_large_object(oid: u32) -> bool {
+    matches!(oid, 715 | 952..=958 | 964 | 1004 | 3170..=3172)
+}
+
 /// The longest name that is looked up; PostgreSQL's own limit.
 const MAX_NAME: usize = 63;
 

@@ -2,7 +2,7 @@
 
 use crate::{
     bed::{Bed, USER, wait_until},
-    raw::{Client, bind, describe, execute, parse, query, run, sync},
+    raw::{Client, bind, describe, execute, frame, parse, query, run, sync},
 };
 
 #[test]
@@ -241,4 +241,34 @@ fn a_session_gets_the_server_it_had_last_where_that_is_free() {
     let mut third = bed.client();
     assert_eq!(pid(&mut third), of_b);
     a.ok("COMMIT");
+}
+
+/// libpq's lo_creat and its like are FunctionCalls.
+#[test]
+fn large_objects_by_function_call_pin_nothing() {
+    let bed = Bed::new(1);
+    let (mut client, mut other) = (bed.client(), bed.client());
+    // lo_creat(-1), in binary.
+    let mut body = 957_u32.to_be_bytes().to_vec();
+    body.extend_from_slice(b"\0\x01\0\x01\0\x01\0\0\0\x04\xff\xff\xff\xff\0\x01");
+    assert_eq!(client.word(&frame(b'F', &body)), "VZI");
+    other.ok("SELECT 1");
+    // And these functions are no others anywhere.
+    let known: Vec<_> = (0..20_000)
+        .filter(|oid| pgsluice::route::functions::is_large_object(*oid))
+        .collect();
+    let list = known
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    let names = bed.sql(&format!(
+        "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE oid IN ({list})"
+    ));
+    assert_eq!(
+        names,
+        "lo_close lo_creat lo_create lo_lseek lo_lseek64 lo_open lo_tell lo_tell64 lo_truncate lo_truncate64 \
+         lo_unlink loread lowrite"
+    );
+    assert_eq!(known.len(), 13);
 }
