@@ -125,10 +125,10 @@ impl Session {
     /// The server has nothing to do and no transaction is open: it is asked what is unknown, or leaves.
     #[inline]
     pub(super) fn rest_on_server(&mut self) {
-        if self.question.is_some() {
-        } else if self.unsettled.is_some() {
+        if self.unsettled.is_some() && self.question.is_none() {
             self.settle();
-        } else if !self.pins.is_pinned() {
+        }
+        if self.question.is_none() && !self.pins.is_pinned() {
             self.release();
         }
     }
@@ -137,8 +137,11 @@ impl Session {
         let Some(unsettled) = self.unsettled.take() else {
             return;
         };
-        self.context.counters.audits.one();
         let question = self.question(*unsettled);
+        if question.is_answered() {
+            return self.looked(question.traces, Traces::default());
+        }
+        self.context.counters.audits.one();
         let mut query = Vec::new();
         frontend::query_bytes(&mut query, &question.text());
         self.question = Some(Box::new(question));
@@ -267,12 +270,17 @@ impl Session {
             server.settings = settings.clone();
         }
         self.settings = settings;
-        // What came while the question was on its way is not in the answer: all is asked for once more.
-        let more_came = self.unsettled.as_ref().is_some_and(|u| u.traces);
-        if question.traces.is_empty() || more_came {
+        self.looked(question.traces, traces);
+    }
+
+    /// Traces were looked for, and `found`.
+    fn looked(&mut self, traces: Traces, found: Traces) {
+        // What the client has sent since may have left more: the next question decides.
+        let is_outdated = self.unsettled.as_ref().is_some_and(|u| u.traces);
+        if traces.is_empty() || is_outdated {
             return;
         }
-        let is_free = self.pins.found(traces);
+        let is_free = self.pins.found(found);
         self.publish_pin();
         let is_still = matches!(&self.link, Link::Held { server, .. } if server.pipeline.is_free());
         if is_free && is_still && self.unsettled.is_none() {
@@ -286,6 +294,12 @@ impl Session {
 }
 
 impl Question {
+    /// Only the server's own clearing is due, if anything.
+    fn is_answered(&self) -> bool {
+        let mut traces = self.traces.iter();
+        self.names.is_empty() && !self.all && traces.all(|trace| trace == Trace::Discard)
+    }
+
     /// One SELECT of one row. Every name in it is qualified: the session's search_path is not to be trusted.
     fn text(&self) -> Vec<u8> {
         let mut sql = b"SELECT ".to_vec();

@@ -275,6 +275,30 @@ fn pins_end_when_what_they_were_for_is_gone() {
 }
 
 #[test]
+fn what_is_left_while_the_server_is_being_asked_keeps_it() {
+    let bed = Bed::new(1);
+    let mut other = bed.client();
+    for _ in 0..20 {
+        let mut client = bed.client();
+        client.ok("LISTEN ear");
+        // The question comes between these, where the second one is late enough.
+        client.send(&query("UNLISTEN ear"));
+        client.until_ready();
+        client.send(&[query("LISTEN ear"), query("SET app.x = 'mine'")].concat());
+        client.until_ready();
+        client.until_ready();
+        other.send(&query("SELECT 1"));
+        client.ok("NOTIFY ear");
+        assert_eq!(
+            client.value("SELECT count(*) FROM pg_listening_channels()"),
+            "1"
+        );
+        client.ok("UNLISTEN *");
+        other.until_ready();
+    }
+}
+
+#[test]
 fn a_session_knows_its_own_notifications_by_the_pid_of_its_login() {
     let bed = Bed::new(2);
     let (mut client, mut other) = (bed.client(), bed.client());
