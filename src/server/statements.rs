@@ -100,6 +100,12 @@ impl Statements {
         self.last_number
     }
 
+    /// A name that no statement has.
+    pub fn fresh_name(&mut self) -> ServerName {
+        self.last_number += 1;
+        ServerName::of(self.last_number)
+    }
+
     /// Makes place for one more, if there is none: true if a statement was evicted.
     pub fn evict(&mut self) -> bool {
         if self.known.len() < MAX_STATEMENTS {

@@ -4,6 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use super::{
     Link, Session,
+    marks::Naming,
     outcome::Flight,
     relay::{End, Step},
     statement::{Control, Sequences, Statement},
@@ -223,6 +224,11 @@ impl Session {
             true => self.statement(text.strip_suffix(&[0]).ok_or_else(|| violated(frame))?),
             false => Statement::TOO_LONG,
         };
+        if statement.marks.naming == Naming::One
+            && let Some(forwarded) = self.deallocate(frame)
+        {
+            return Ok(forwarded);
+        }
         if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
             return Ok(Forwarded::Waits);
         }

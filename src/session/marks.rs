@@ -14,6 +14,8 @@ pub enum Naming {
     None,
     /// DEALLOCATE ALL or DISCARD ALL, and nothing else.
     All,
+    /// DEALLOCATE of one statement, and nothing else.
+    One,
     /// PREPARE, EXECUTE, DEALLOCATE, or a look at pg_prepared_statements.
     Some,
 }
@@ -50,8 +52,12 @@ impl Marks {
         if !runs_rows {
             marks.find_verbs(text, context);
             let alone = effects.statements == Count::One;
-            if alone && marks.naming == Naming::Some && is_all(text, context) {
-                marks.naming = Naming::All;
+            if alone && marks.naming == Naming::Some {
+                marks.naming = match is_all(text, context) {
+                    true => Naming::All,
+                    false if deallocated(text, context).is_some() => Naming::One,
+                    false => Naming::Some,
+                };
             }
         }
         marks
@@ -150,6 +156,31 @@ fn is_all(text: &[u8], context: &Context) -> bool {
     drops && is(object, "all") && words.next().is_none()
 }
 
+/// The name in `DEALLOCATE [PREPARE] name`, as the server knows it.
+pub fn deallocated(text: &[u8], context: &Context) -> Option<Vec<u8>> {
+    let mut tokens = Lexer::new(text, context.standard_conforming_strings)
+        .filter(|token| token.kind != TokenKind::Semicolon);
+    let is = |word: &[u8], known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+    let verb = tokens.next()?;
+    let mut name = tokens.next()?;
+    let mut after = tokens.next();
+    if let Some(second) = after.filter(|_| is(name.text(text), "prepare")) {
+        name = second;
+        after = tokens.next();
+    }
+    if !is(verb.text(text), "deallocate") || after.is_some() {
+        return None;
+    }
+    match (name.kind, name.text(text)) {
+        (TokenKind::Word, word) if !is(word, "all") => Some(word.to_ascii_lowercase()),
+        (TokenKind::QuotedIdent, quoted) => {
+            let inside = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+            (!inside.contains(&b'"')).then(|| inside.to_vec())
+        }
+        _ => None,
+    }
+}
+
 /// Whether a string in the text may mean another time whenever it is parsed: `'now'`, `'today'` and their like.
 pub fn tells_time(text: &[u8], context: &Context) -> bool {
     let mut strings = Lexer::new(text, context.standard_conforming_strings).filter(|token| {
@@ -188,7 +219,6 @@ mod tests {
         for text in [
             "EXECUTE s",
             "prepare s as select 1",
-            "/* x */ deallocate s",
             "EXPLAIN EXECUTE s",
             "EXPLAIN (ANALYZE, COSTS OFF) EXECUTE s",
             "explain analyze verbose execute s",
@@ -201,6 +231,16 @@ mod tests {
         }
         for text in ["DEALLOCATE ALL", "deallocate prepare all;", "discard all"] {
             assert_eq!(marks(text).naming, Naming::All, "{text}");
+        }
+        for (text, name) in [
+            ("DEALLOCATE pdo_stmt_00000001", "pdo_stmt_00000001"),
+            ("/* x */ deallocate PREPARE S;", "s"),
+            ("deallocate \"S\"", "S"),
+            ("deallocate prepare", "prepare"),
+        ] {
+            assert_eq!(marks(text).naming, Naming::One, "{text}");
+            let found = deallocated(text.as_bytes(), &Context::default());
+            assert_eq!(found.as_deref(), Some(name.as_bytes()), "{text}");
         }
         for text in [
             "select 'execute s'",

@@ -21,7 +21,7 @@ use super::{
     Link, Session,
     book::{Named, Undo},
     frontend::Forwarded,
-    marks::{Naming, tells_time},
+    marks::{Naming, deallocated, tells_time},
     outcome::Flight,
     pins::Trace,
     statement::{Control, Statement},
@@ -440,6 +440,44 @@ impl Session {
             _ => self.go_native(),
         }
         Forwarded::Passed
+    }
+
+    /// `DEALLOCATE name` of a statement that is carried: the server deallocates one of no consequence in its place. None:
+    /// the text is to be passed as others are.
+    pub(super) fn deallocate(&mut self, frame: Frame) -> Option<Forwarded> {
+        let text = self.body(frame);
+        let name = deallocated(text.strip_suffix(&[0])?, &self.reading)?;
+        if self.names_are_native() || self.prepared.find(&name).is_none() {
+            return None;
+        }
+        if self.must_settle() {
+            return Some(Forwarded::Waits);
+        }
+        let Link::Held { server, .. } = &mut self.link else {
+            return None;
+        };
+        let pipeline = &server.pipeline;
+        let fails = pipeline.status() == TransactionStatus::Failed || pipeline.has_open_batch();
+        if fails || !pipeline.is_listening() {
+            return None;
+        }
+        let stand_in = server.statements.fresh_name();
+        let mut message = Vec::new();
+        frontend::parse_again(&mut message, stand_in.as_bytes(), &[0; 3]);
+        self.send_own(&message, Sent::Parse, Show::Hide, None);
+        message.clear();
+        frontend::sync(&mut message);
+        self.send_own(&message, Sent::Sync, Show::Hide, None);
+        message.clear();
+        frontend::query_bytes(
+            &mut message,
+            &[b"DEALLOCATE ", stand_in.as_bytes()].concat(),
+        );
+        self.unnamed.forget();
+        self.note_flight(self.flight_of(Control::None));
+        self.replace(frame, &message, Sent::Query);
+        self.prepared.remove(&name);
+        Some(Forwarded::Passed)
     }
 
     /// Whether answers are still to come on which the books depend. The server is asked to give them.

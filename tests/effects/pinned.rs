@@ -78,8 +78,6 @@ pub const PINNED: &[(PinReason, &str)] = &[
     (Prepare, "PREPARE p(int) AS SELECT $1"),
     (Prepare, "PREPARE transaction AS SELECT 1"),
     (Prepare, "EXECUTE p(1)"),
-    (Prepare, "DEALLOCATE p"),
-    (Prepare, "DEALLOCATE ALL"),
     (Prepare, "EXPLAIN ANALYZE EXECUTE p"),
     (Prepare, "EXPLAIN (ANALYZE, BUFFERS) EXECUTE p(1)"),
     (Prepare, "CREATE TABLE x AS EXECUTE p"),

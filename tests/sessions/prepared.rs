@@ -579,3 +579,41 @@ fn pgbench_with_prepared_statements_runs_eight_clients_on_two_servers() {
     ]);
     assert_eq!(bed.servers(), 2);
 }
+
+/// As PHP's PDO does whenever it has done with a statement.
+#[test]
+fn deallocate_of_a_carried_statement_keeps_no_server() {
+    let bed = Bed::new(1);
+    same_as_direct(
+        &bed,
+        steps![
+            parse("pdo_stmt_1", "SELECT 1"), sync();
+            query("DEALLOCATE pdo_stmt_1");
+            execute_named("pdo_stmt_1");
+            query("DEALLOCATE pdo_stmt_1");
+            parse("pdo_stmt_1", "SELECT 2"), sync();
+            query("BEGIN");
+            query("DEALLOCATE PREPARE \"pdo_stmt_1\"");
+            query("ROLLBACK");
+            execute_named("pdo_stmt_1");
+            parse("pdo_stmt_2", "SELECT 2"), sync(), query("DEALLOCATE pdo_stmt_2"), execute_named("pdo_stmt_2");
+            parse("pdo_stmt_3", "SELECT 3"), sync();
+            query("BEGIN");
+            query("SELECT 1/0");
+            query("DEALLOCATE pdo_stmt_3");
+            query("ROLLBACK");
+            execute_named("pdo_stmt_3");
+        ],
+    );
+    let (mut one, mut other) = (bed.client(), bed.client());
+    for round in 0..3 {
+        for client in [&mut one, &mut other] {
+            prepare(client, "s", &format!("SELECT {round}"));
+            assert_eq!(value_of(client, "s"), round.to_string());
+        }
+        for client in [&mut one, &mut other] {
+            client.ok("DEALLOCATE s");
+            assert_eq!(client.word(&execute_named("s")), "E[26000]ZI");
+        }
+    }
+}

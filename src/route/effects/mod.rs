@@ -32,7 +32,7 @@ pub enum PinReason {
     Set,
     /// A SET after which texts are read otherwise: `standard_conforming_strings`, `client_encoding`.
     Reading,
-    /// PREPARE, EXECUTE, DEALLOCATE.
+    /// PREPARE, EXECUTE.
     Prepare,
     Listen,
     TempTable,

@@ -45,7 +45,7 @@ impl<'t> Scan<'t> {
         use Keyword as K;
         let kind = match verb {
             K::Truncate => Kind::Write { insert: false },
-            K::Close | K::Unlisten => {
+            K::Close | K::Unlisten | K::Deallocate => {
                 self.effects.ends_state = true;
                 Kind::Utility
             }
@@ -172,10 +172,6 @@ impl<'t> Scan<'t> {
                 return true;
             }
             Keyword::Prepare => (PinReason::Prepare, Kind::Utility),
-            Keyword::Deallocate => {
-                self.effects.ends_state = true;
-                (PinReason::Prepare, Kind::Utility)
-            }
             Keyword::Execute => (PinReason::Prepare, Kind::Execute),
             Keyword::Listen => (PinReason::Listen, Kind::Utility),
             Keyword::Load => (PinReason::Load, Kind::Utility),
