@@ -27,6 +27,52 @@ pub fn is_large_object(oid: u32) -> bool {
     matches!(oid, 715 | 952..=958 | 964 | 1004 | 3170..=3172)
 }
 
+/// Whether a name as written, quoted or not, might be one of those that leave something behind: cheap, and often wrong.
+#[inline]
+pub(super) fn may_leave_something(name: &[u8]) -> bool {
+    let name = name.strip_prefix(b"\"").unwrap_or(name);
+    let starts = |prefix: &[u8]| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    match name.first().map(|first| first | 0x20) {
+        Some(b'p') => starts(b"pg_"),
+        Some(b's') => starts(b"setseed"),
+        Some(b'c') => starts(b"currval"),
+        Some(b'n') => starts(b"nextval"),
+        Some(b'd') => starts(b"dblink"),
+        Some(b't') => starts(b"ts_stat"),
+        _ => false,
+    }
+}
+
+/// Built in, and runs SQL that it is given or makes up itself.
+pub(super) fn runs_sql(name: &[u8]) -> bool {
+    let known: [&[u8]; 7] = [
+        b"query_to_xml",
+        b"cursor_to_xml",
+        b"table_to_xml",
+        b"schema_to_xml",
+        b"database_to_xml",
+        b"ts_stat",
+        b"ts_rewrite",
+    ];
+    let name = name.strip_prefix(b"\"").unwrap_or(name);
+    known.iter().any(|known| {
+        let start = name.get(..known.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(known))
+    })
+}
+
+/// Whether a built-in function of this name may leave something behind but a sequence's value.
+pub fn is_harmful(name: &str, server_major: u8) -> bool {
+    match verdict(name.as_bytes(), server_major) {
+        Verdict::SetConfig | Verdict::Pins(_) => true,
+        Verdict::Harmless | Verdict::AdvancesSequence | Verdict::EndsState => false,
+        Verdict::Unknown => runs_sql(name.as_bytes()),
+    }
+}
+
 /// The longest name that is looked up; PostgreSQL's own limit.
 const MAX_NAME: usize = 63;
 

@@ -1,11 +1,13 @@
-//! What a statement is, from its text alone. Pure: no socket, clock, log or configuration, and no allocation.
+//! What a statement is, from its text alone. Pure: no socket, clock, log or configuration, and no
+//! allocation but for the catalogue's judgement.
 //!
 //! [`lexer`] cuts a text into PostgreSQL's own tokens, [`keyword`] knows the key words, [`functions`] which built-in
 //! functions are harmless, [`effects`] says what a text leaves behind in a session, [`settings`] which setting a
-//! SET or RESET names.
+//! SET or RESET names, [`catalogue`] what a database's functions leave behind.
 //!
 //! Everything here errs in one direction: what is not recognised pins the session to its server.
 
+pub mod catalogue;
 pub mod effects;
 mod function_table;
 pub mod functions;

@@ -11,6 +11,12 @@ pub const UNTERMINATED: &[&str] = &[
 ];
 
 pub const PINNED: &[(PinReason, &str)] = &[
+    // Attribute notation.
+    (AdvisoryLock, "SELECT (5::bigint).pg_advisory_lock"),
+    (AdvisoryLock, "SELECT x.pg_try_advisory_lock FROM x"),
+    (Setseed, "SELECT (0.5::float8).setseed"),
+    (Sequence, "SELECT ('s'::regclass).currval"),
+    (OpaqueFunction, "SELECT ('SELECT 1'::text).ts_stat"),
     // SET and RESET: `Set` stands for settings that are known by name, too.
     (Reading, "SET standard_conforming_strings = off"),
     (Reading, "SET NAMES 'SJIS'"),

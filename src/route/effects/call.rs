@@ -19,9 +19,9 @@ use crate::route::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chain {
     pub first: Token,
-    last: Token,
+    pub last: Token,
     parts: usize,
-    before: Prev,
+    pub before: Prev,
     before2: Prev,
 }
 
@@ -69,14 +69,18 @@ impl<'t> Scan<'t> {
         if let Some(Class::Reserved | Class::ColName) = class {
             return;
         }
-        match self.verdict(chain) {
+        let verdict = self.verdict(chain);
+        if verdict != Verdict::Unknown && self.is_shadowed(chain) {
+            self.effects.pin(PinReason::OpaqueFunction);
+        }
+        match verdict {
             Verdict::Harmless => {}
             Verdict::AdvancesSequence => self.effects.advances_sequence = true,
             Verdict::SetConfig => self.set_config(),
             Verdict::EndsState => self.effects.ends_state = true,
             Verdict::Pins(reason) => self.effects.pin(reason),
             Verdict::Unknown if self.is_no_call(chain) => {}
-            Verdict::Unknown => self.effects.pin(PinReason::OpaqueFunction),
+            Verdict::Unknown => self.user_function(chain),
         }
     }
 
@@ -385,7 +389,7 @@ fn is_pg_catalog(token: Token, text: &[u8]) -> bool {
     }
 }
 
-fn by_name(token: Token, text: &[u8], server_major: u8) -> Verdict {
+pub(super) fn by_name(token: Token, text: &[u8], server_major: u8) -> Verdict {
     match token.kind {
         TokenKind::QuotedIdent => functions::verdict(unquoted(token.text(text)), server_major),
         _ => functions::verdict_folded(token.text(text), server_major),

@@ -9,20 +9,25 @@
 //!
 //! # What no text shows
 //! Functions that are run without being named: by views, rules, triggers, row-level security, column defaults, domains,
-//! casts and operators (unless written `OPERATOR(schema.+)`), by a cursor or prepared statement opened earlier, and by
-//! attribute notation, where `t.f` calls `f(t)` if `t` has no column `f`. The last can only reach a function that takes
-//! a row; no built-in on the deny-list does. Overloads of built-in names, a `search_path` from a role's defaults
+//! casts and operators (unless written `OPERATOR(schema.+)`), and by a cursor or prepared statement opened earlier. Of
+//! attribute notation, where `x.f` calls `f(x)` if `x` has no column `f`, only the built-in functions that are known to
+//! leave something behind are seen. Overloads of built-in names, a `search_path` from a role's defaults
 //! that puts `pg_temp` first, and sequences advanced by defaults ([`Kind::Write`] with `insert`) are not seen either.
-//! All of these need the catalogue.
+//! All of these need the catalogue: [`effects_among`] asks what was read of it ([`super::catalogue`]) for the functions
+//! that are called and for every name that may reach one, and reads the bodies of DO blocks.
 
 mod call;
+mod catalogue;
 mod changes;
 mod scan;
 mod verb;
 
 pub use changes::Changes;
 
-use super::Context;
+use super::{
+    Context,
+    catalogue::{Catalogue, Known, Notes, plpgsql::Piece},
+};
 
 /// Why a session must keep its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,6 +175,34 @@ pub struct Effects {
     /// so through a set_config whose setting is not a literal. RESET ALL and DISCARD ALL do not count: they go back to
     /// what the session was started with.
     pub read_write_request: bool,
+    /// It pins nothing only by what the catalogue proves of the functions that it calls: true only as long as nothing
+    /// is defined.
+    pub relies_on_catalogue: bool,
+    /// Defines something, which may change what the catalogue proves.
+    pub changes_catalogue: bool,
+}
+
+/// What is known of names that are not built in.
+#[derive(Debug, Clone, Copy)]
+pub enum Names<'c> {
+    /// Nothing: their functions pin.
+    BuiltIn,
+    Read {
+        catalogue: &'c Catalogue,
+        /// Nothing was defined since it was read. If something was, only what it says against a name counts.
+        current: bool,
+    },
+    /// Names are noted down, to be judged later.
+    Noted(&'c Notes<'c>),
+}
+
+impl Names<'_> {
+    fn catalogue(&self) -> Option<&Catalogue> {
+        match self {
+            Names::Read { catalogue, .. } => Some(catalogue),
+            _ => None,
+        }
+    }
 }
 
 impl Effects {
@@ -183,7 +216,46 @@ impl Effects {
         statements: Count::Many,
         advances_sequence: false,
         read_write_request: false,
+        relies_on_catalogue: false,
+        changes_catalogue: true,
     };
+
+    /// A reason to pin, where settings cannot be carried.
+    pub(super) fn stays_behind(&self) -> Option<PinReason> {
+        let changed = (!self.changes.is_none()).then_some(PinReason::Set);
+        self.pin.or(changed)
+    }
+
+    /// May write to a table.
+    pub(super) fn writes(&self) -> bool {
+        self.kind >= Kind::Write { insert: false }
+    }
+
+    /// May call nextval, by name or through a column's default.
+    pub(super) fn may_advance_sequence(&self) -> bool {
+        let inserts = matches!(self.kind, Kind::Write { insert: true } | Kind::CopyFrom);
+        self.advances_sequence || inserts
+    }
+
+    /// Takes over what a piece of a DO block does.
+    fn absorb(&mut self, piece: &Effects) {
+        // Settings are known by their place in the text that was read, and this was only a piece.
+        if piece.stays_behind().is_some() {
+            self.pin(PinReason::OpaqueStatement);
+        }
+        self.ends_state |= piece.ends_state;
+        self.advances_sequence |= piece.may_advance_sequence();
+        self.read_write_request |= piece.read_write_request;
+        self.relies_on_catalogue |= piece.relies_on_catalogue;
+        self.changes_catalogue |= piece.changes_catalogue;
+    }
+
+    /// Takes over what a function does whose name the catalogue knows.
+    fn call(&mut self, function: Known) {
+        self.relies_on_catalogue = true;
+        self.advances_sequence |= function.advances_sequence;
+        self.changes_catalogue |= function.changes_catalogue;
+    }
 
     fn pin(&mut self, reason: PinReason) {
         self.pin.get_or_insert(reason);
@@ -196,10 +268,20 @@ impl Effects {
 
 /// Reads the text of a Query or Parse message. Takes time linear in its length and allocates nothing.
 pub fn effects(text: &[u8], context: &Context) -> Effects {
+    effects_among(text, context, Names::BuiltIn)
+}
+
+/// As [`effects`], with what is known of names that are not built in.
+pub fn effects_among(text: &[u8], context: &Context, names: Names) -> Effects {
     if context.encoding == super::Encoding::Unsafe && !text.is_ascii() {
         return Effects::OPAQUE;
     }
-    scan::Scan::new(text, context).run()
+    scan::Scan::new(text, context, names).run()
+}
+
+/// Reads a piece of a function's body.
+pub(super) fn piece(piece: Piece, context: &Context, names: Names) -> Effects {
+    scan::Scan::of_piece(piece, context, names, 0).run()
 }
 
 /// For property tests and fuzzing: reads a text in every way.

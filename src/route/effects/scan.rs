@@ -3,9 +3,10 @@
 //! One token at a time, with the two tokens before it and one bit per open parenthesis; no stack, no tree. What a verb
 //! decides is in [`super::verb`], what makes a `name(` a call in [`super::call`].
 
-use super::{Count, Effects, Kind, PinReason, call::Chain};
+use super::{Count, Effects, Kind, Names, PinReason, call::Chain};
 use crate::route::{
     Context,
+    catalogue::plpgsql::Piece,
     keyword::Keyword,
     lexer::{Lexer, Token, TokenKind},
 };
@@ -84,10 +85,15 @@ pub(super) struct Scan<'t> {
     /// Bit n: after the `)` that closes depth n an expression may follow.
     reopening: u64,
     pub seen: Seen,
+    pub names: Names<'t>,
+    /// DO blocks around this text.
+    pub nesting: u8,
+    /// A name reaches something harmful, if the statement writes.
+    pub harms_by_writing: bool,
 }
 
 impl<'t> Scan<'t> {
-    pub fn new(text: &'t [u8], context: &Context) -> Self {
+    pub fn new(text: &'t [u8], context: &Context, names: Names<'t>) -> Self {
         Scan {
             text,
             lexer: Lexer::new(text, context.standard_conforming_strings),
@@ -102,7 +108,21 @@ impl<'t> Scan<'t> {
             depth: 0,
             reopening: 0,
             seen: Seen::default(),
+            names,
+            nesting: 0,
+            harms_by_writing: false,
         }
+    }
+
+    pub fn of_piece(piece: Piece<'t>, context: &Context, names: Names<'t>, nesting: u8) -> Self {
+        let (Piece::Expression(text) | Piece::Statement(text)) = piece;
+        let mut scan = Scan::new(text, context, names);
+        scan.nesting = nesting;
+        if let Piece::Expression(_) = piece {
+            scan.effects.statements = Count::One;
+            scan.begin(Some(Keyword::Select));
+        }
+        scan
     }
 
     pub fn run(mut self) -> Effects {
@@ -112,6 +132,7 @@ impl<'t> Scan<'t> {
                 _ => self.token(token),
             }
         }
+        self.reach();
         self.effects
     }
 
@@ -142,6 +163,7 @@ impl<'t> Scan<'t> {
 
     /// Not a statement that is known.
     pub fn unknown(&mut self) {
+        self.effects.changes_catalogue = true;
         self.effects.pin(PinReason::OpaqueStatement);
         self.enter(Kind::Unknown, Mode::Quiet);
     }
@@ -215,6 +237,10 @@ impl<'t> Scan<'t> {
             Some(chain) if self.prev == Prev::Dot => chain.extended(token),
             _ => Chain::new(token, self.prev, self.prev2),
         });
+        self.reached_by_name(token);
+        if self.mode == Mode::Calls && self.prev == Prev::Dot {
+            self.attribute(token);
+        }
         if is_pg_settings(token.text(self.text)) {
             self.settings_view(Seen::PG_SETTINGS);
         }
@@ -342,10 +368,10 @@ impl<'t> Scan<'t> {
     }
 
     fn open(&mut self) {
-        if self.mode == Mode::Calls
-            && let Some(chain) = self.chain
-        {
-            self.call(chain);
+        match (self.mode, self.chain) {
+            (Mode::Calls, Some(chain)) => self.call(chain),
+            (_, Some(chain)) if self.object == Some(Keyword::Trigger) => self.trigger(chain),
+            _ => {}
         }
         self.chain = None;
         self.depth += 1;

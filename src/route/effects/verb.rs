@@ -3,7 +3,7 @@
 //! The list holds every statement of PostgreSQL 13 to 18; a verb that it lacks pins.
 
 use super::{
-    Access, Kind, PinReason, TxControl,
+    Access, Kind, Names, PinReason, TxControl,
     scan::{Mode, Scan},
 };
 use crate::route::{
@@ -179,6 +179,10 @@ impl<'t> Scan<'t> {
                 self.discard();
                 (PinReason::Discard, Kind::Utility)
             }
+            Keyword::Do | Keyword::Call if !matches!(self.names, Names::BuiltIn) => {
+                self.run_procedure(verb);
+                return true;
+            }
             Keyword::Do => (PinReason::OpaqueStatement, Kind::Do),
             Keyword::Call => (PinReason::OpaqueStatement, Kind::Call),
             _ => return false,
@@ -270,12 +274,19 @@ impl<'t> Scan<'t> {
     /// Statements about objects.
     fn definition(&mut self, verb: Keyword) -> bool {
         match verb {
-            Keyword::Create => self.create(),
-            Keyword::Alter => self.alter(),
+            Keyword::Create => {
+                self.create();
+                self.effects.changes_catalogue |= self.may_run_functions();
+            }
+            Keyword::Alter => {
+                self.alter();
+                self.effects.changes_catalogue |= self.may_run_functions();
+            }
             Keyword::Drop => self.drop_object(),
             // A foreign data wrapper makes up the statements.
             Keyword::Import => {
                 self.effects.pin(PinReason::OpaqueStatement);
+                self.effects.changes_catalogue = true;
                 self.enter(Kind::Ddl, Mode::Quiet);
             }
             _ => return false,
@@ -417,7 +428,7 @@ impl<'t> Scan<'t> {
         self.enter(kind, Mode::Quiet);
     }
 
-    fn ahead(&self) -> Ahead<'t> {
+    pub(super) fn ahead(&self) -> Ahead<'t> {
         Ahead {
             lexer: self.lexer,
             text: self.text,
@@ -459,14 +470,14 @@ enum Ending {
 
 /// Looks ahead within the statement, without moving the scan.
 #[derive(Clone, Copy)]
-struct Ahead<'t> {
-    lexer: Lexer<'t>,
-    text: &'t [u8],
+pub(super) struct Ahead<'t> {
+    pub lexer: Lexer<'t>,
+    pub text: &'t [u8],
 }
 
-impl Ahead<'_> {
+impl<'t> Ahead<'t> {
     /// None at the statement's end, for good.
-    fn token(&mut self) -> Option<Token> {
+    pub fn token(&mut self) -> Option<Token> {
         let mut ahead = self.lexer;
         let token = ahead
             .next_token()
@@ -480,7 +491,7 @@ impl Ahead<'_> {
         self.keyword_of(token)
     }
 
-    fn keyword_of(&self, token: Token) -> Option<Keyword> {
+    pub fn keyword_of(&self, token: Token) -> Option<Keyword> {
         match token.kind {
             TokenKind::Word => Keyword::of(token.text(self.text)),
             _ => None,
