@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod cancels;
+pub mod catalogues;
 pub mod cli;
 pub mod client;
 pub mod cluster;

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     admin::{self, Phase},
     cancels::Cancels,
+    catalogues,
     client::{self, report, verifier},
     config::{self, Config, Reload},
     error::{Error, Kind, Result, Severity},
@@ -176,6 +177,7 @@ impl Proxy {
         let new = Arc::new(new);
         let security = secure(&new, &self.common.topology)?;
         self.common.topology.reload(&new)?;
+        self.common.catalogues.reload(&new)?;
         for (_, door) in &self.doors {
             // By its own address: the file may name listeners in another order than at the start, or fewer.
             let old = door.load().listener.clone();
@@ -287,10 +289,12 @@ fn start_workers(
     let ends: Vec<_> = (0..config.workers).map(|_| channels()).collect();
     let mut first_pid = [0; 2];
     getrandom::fill(&mut first_pid).map_err(|e| cannot("get random numbers", e))?;
+    let catalogues = catalogues::Handle::new(config, topology.clone(), metrics.clone())?;
     let common = Arc::new(Common {
         budgets: Arc::new(Budgets::new(config.workers)),
         cancels: Arc::new(Cancels::default()),
         topology,
+        catalogues,
         metrics,
         next_session: AtomicU64::new(1),
         next_pid: AtomicI32::new(1 + i32::from(u16::from_be_bytes(first_pid)) * 1024),

@@ -31,6 +31,7 @@ use tokio::{
 
 use crate::{
     cancels::Cancels,
+    catalogues::{self, Database},
     client::{self, Greeting, report},
     config::{Config, Listener},
     error::{Error, Kind, Severity, client_io},
@@ -113,6 +114,7 @@ pub struct Common {
     pub budgets: Arc<Budgets>,
     pub cancels: Arc<Cancels>,
     pub topology: topology::Handle,
+    pub catalogues: catalogues::Handle,
     pub metrics: Metrics,
     pub next_session: AtomicU64,
     pub next_pid: AtomicI32,
@@ -485,6 +487,10 @@ impl Observer for Ear {
 }
 
 impl Outside for Ear {
+    fn database(&self, name: &str) -> Arc<Database> {
+        self.common.catalogues.database(name)
+    }
+
     fn clear_databases(&self) {
         for worker in &self.common.workers {
             // A worker that has ended has no idle servers.
@@ -523,11 +529,13 @@ mod tests {
     use super::*;
 
     fn common(config: &Config) -> Arc<Common> {
+        let (topology, metrics) = (topology::spawn(config).unwrap(), Metrics::new());
         Arc::new(Common {
             budgets: Arc::new(Budgets::new(1)),
             cancels: Arc::default(),
-            topology: topology::spawn(config).unwrap(),
-            metrics: Metrics::new(),
+            catalogues: catalogues::Handle::new(config, topology.clone(), metrics.clone()).unwrap(),
+            topology,
+            metrics,
             next_session: AtomicU64::new(1),
             next_pid: AtomicI32::new(1),
             turn: Arc::default(),

@@ -538,7 +538,7 @@ fn a_bad_file_ends_the_program_with_64_and_shows_the_line() {
  --> {name}:2:1
   |
 2 | siez = ***
-  | ^^^^ expected one of `mode`, `size`, `checkout_timeout`, `idle_timeout`, `lifetime`, `login_backoff`, `opaque`, `sequences`, `multiplex`
+  | ^^^^ expected one of `mode`, `size`, `checkout_timeout`, `idle_timeout`, `lifetime`, `login_backoff`, `opaque`, `harmless_functions`, `sequences`, `multiplex`
   |
   = help: did you mean `size`?
 

@@ -16,7 +16,7 @@ const HOUSE: &[&[&str]] = &[
     &["admin"],
     &["worker"],
     &["session"],
-    &["client", "server"],
+    &["client", "server", "catalogues"],
     &["route"],
     &["topology"],
     &["cluster"],

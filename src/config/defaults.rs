@@ -103,6 +103,7 @@ impl Default for Pool {
             lifetime: Duration::from_secs(60 * 60),
             login_backoff: Duration::from_secs(1),
             opaque: Opaque::Pin,
+            harmless_functions: Vec::new(),
             sequences: Sequences::Learn,
             multiplex: Multiplex::Auto,
         }

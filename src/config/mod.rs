@@ -127,6 +127,8 @@ pub struct Pool {
     /// After a node refused a login, this long no other is tried for the same database and user.
     pub login_backoff: Duration,
     pub opaque: Opaque,
+    /// Functions that leave nothing behind, whatever the catalogue shows: `name` or `schema.name`.
+    pub harmless_functions: Vec<String>,
     pub sequences: Sequences,
     pub multiplex: Multiplex,
 }

@@ -80,6 +80,7 @@ pub struct Pool {
     pub lifetime: Given<Time>,
     pub login_backoff: Given<Time>,
     pub opaque: Given<Opaque>,
+    pub harmless_functions: Vec<Spanned<String>>,
     pub sequences: Given<Sequences>,
     pub multiplex: Given<Multiplex>,
 }

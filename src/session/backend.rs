@@ -7,6 +7,7 @@ use super::{
     outcome::Flight,
     registry::Activity,
     relay::{ServerEnd, Step},
+    schema::SchemaTrace,
     statement,
     welcome::told_by_route,
 };
@@ -305,6 +306,10 @@ impl Session {
         let status = server.pipeline.status();
         if status == TransactionStatus::Idle && self.schema.end() {
             self.context.schema.advance();
+            if self.schema == SchemaTrace::Lasting {
+                // Which statement it was nobody looked at.
+                drop(self.identity.database().begin_change());
+            }
         }
         self.context.counters.queries.one();
         if status == TransactionStatus::Idle
@@ -317,6 +322,9 @@ impl Session {
             let time = server.asked.elapsed();
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;
+            if status == TransactionStatus::Idle {
+                self.change = None;
+            }
             let activity = match status {
                 TransactionStatus::Idle => Activity::Idle,
                 _ => Activity::IdleInTransaction,
@@ -337,7 +345,11 @@ impl Session {
             .is_none_or(|b| b.unseen().is_empty() && !b.is_inside_frame());
         // After a COPY that the server failed, the client may be in the middle of a message.
         let seen = seen && self.from_client.as_ref().is_none_or(|b| b.is_sent());
-        if server.pipeline.is_free() && seen && !self.server_fatal && !self.pins.is_for_life() {
+        let is_free = server.pipeline.is_free() && seen && !self.server_fatal;
+        if is_free {
+            self.recheck_catalogue();
+        }
+        if is_free && !self.pins.is_for_life() {
             self.rest_on_server();
         }
     }

@@ -281,7 +281,7 @@ mod tests {
         let text = Text {
             id: texts::content(0, &rest),
             rest,
-            statement: Statement::TOO_LONG,
+            statement: Statement::TOO_LONG.into(),
         };
         Named {
             text: Rc::new(text),

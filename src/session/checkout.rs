@@ -148,6 +148,7 @@ impl Session {
 
     /// The session ends: a server that is clean goes back, one that only carries state is reset, any other is closed.
     pub(super) fn give_up_server(&mut self) {
+        self.recheck_catalogue();
         let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) else {
             return;
         };

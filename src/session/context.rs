@@ -14,6 +14,7 @@ use tokio::sync::{Notify, futures::Notified};
 
 use super::{blocks::Blocks, registry::Registry, schema::SchemaEpoch, texts::Texts};
 use crate::{
+    catalogues::Database,
     config::{Config, Listener, PrimaryReads, Route},
     metrics::WorkerCounters,
     server::{
@@ -49,6 +50,8 @@ pub struct Context {
 pub trait Outside {
     /// A statement is about to create, drop or rename a database: idle servers must make way, on all workers.
     fn clear_databases(&self);
+    /// What the catalogue of the database of this name shows: the same for all sessions.
+    fn database(&self, name: &str) -> Arc<Database>;
     /// A server ended, or could not be had.
     fn report(&self, node: &str, evidence: Evidence);
     /// What a client cancels this session with: the given pid, or one of the proxy's own.
@@ -68,6 +71,7 @@ pub struct Identity {
     full: Arc<Profile>,
     /// For a primary that serves a replica listener.
     read_only: Arc<Profile>,
+    database: Arc<Database>,
     /// A session of this login has asked for currval or lastval (`pool.sequences = "learn"`).
     reads_sequences: Cell<bool>,
     cache: RefCell<Cache>,
@@ -80,12 +84,13 @@ struct Cache {
 }
 
 impl Identity {
-    pub fn new(pools: &Pools, profile: Profile) -> Self {
+    pub fn new(pools: &Pools, database: Arc<Database>, profile: Profile) -> Self {
         let mut read_only = profile.clone();
         read_only.access = Access::ReadOnly;
         Identity {
             full: pools.intern(profile),
             read_only: pools.intern(read_only),
+            database,
             reads_sequences: Cell::new(false),
             cache: RefCell::default(),
         }
@@ -97,6 +102,11 @@ impl Identity {
 
     pub fn learn_sequences(&self) {
         self.reads_sequences.set(true);
+    }
+
+    /// What the catalogue shows of the login's database.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
     }
 
     pub fn profile(&self) -> &Profile {
@@ -160,7 +170,8 @@ impl Context {
         if let Some(known) = identities.get(&profile).and_then(Weak::upgrade) {
             return known;
         }
-        let identity = Rc::new(Identity::new(&self.pools, profile));
+        let database = self.outside.database(&profile.database);
+        let identity = Rc::new(Identity::new(&self.pools, database, profile));
         identities.retain(|_, known| known.strong_count() > 0);
         identities.insert(identity.full.clone(), Rc::downgrade(&identity));
         identity

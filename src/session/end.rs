@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Link, Session,
+    catalogue::Reliance,
     outcome::{Cause, Place, Ties, Verdict, outcome},
     registry::Signal,
     relay::{End, ServerEnd, Step},
@@ -57,6 +58,8 @@ impl Session {
         if self.schema.end() {
             self.context.schema.advance();
         }
+        self.change = None;
+        self.reliance = Reliance::None;
         let node = pool.view();
         let place = Place::of(self.listener.route, pool.profile().access, node.role);
         let pipeline = pool.close(server);

@@ -295,6 +295,7 @@ impl Session {
                 None
             }
             Some(statement) => {
+                let statement = self.judge_unnamed_again(statement, self.unnamed.parse());
                 let refusal = match self.unnamed.is_told_in(self.hold) {
                     true => None,
                     false => self.refusal(&statement),
@@ -365,10 +366,6 @@ impl Session {
         }
     }
 
-    fn statement(&self, text: &[u8]) -> Statement {
-        Statement::of(text, &self.reading)
-    }
-
     /// It is about to be executed.
     pub(super) fn note_execution(&mut self, statement: &Statement) {
         if let Some(reason) = statement.pin {
@@ -389,6 +386,12 @@ impl Session {
         }
         if statement.marks.changes_settings {
             self.changes_settings = true;
+        }
+        if statement.relies_on_catalogue {
+            self.rely(statement.judged);
+        }
+        if statement.changes_catalogue {
+            self.begin_change();
         }
         self.note_flight(self.flight_of(statement.control));
     }

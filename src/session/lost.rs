@@ -5,6 +5,7 @@
 
 use super::{
     Link, Session,
+    catalogue::Judged,
     outcome::Flight,
     relay::{End, Step},
     statement::{Control, Statement},
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     client::report,
     error::{Error, Kind, Severity},
+    route::effects::Names,
     wire::{TransactionStatus, backend, cursor::Cursor, frame::Frame, pipeline::Pipeline},
 };
 
@@ -113,7 +115,7 @@ impl Session {
             _ => return Control::None,
         };
         text.map_or(Control::None, |text| {
-            Statement::of(text, &self.reading).ending()
+            Statement::of(text, &self.reading, Names::BuiltIn, Judged::NOT).ending()
         })
     }
 }

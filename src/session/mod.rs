@@ -14,6 +14,7 @@
 mod backend;
 pub mod blocks;
 mod book;
+mod catalogue;
 mod checkout;
 pub mod context;
 mod end;
@@ -38,6 +39,7 @@ mod welcome;
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
+    catalogues::Change,
     config::Listener,
     net::Stream,
     route,
@@ -45,6 +47,7 @@ use crate::{
     wire::{buffer::Buffer, cancel_key::CancelKey},
 };
 use book::Prepared;
+use catalogue::Reliance;
 use context::{Context, Identity};
 use lost::Lost;
 use outcome::Flight;
@@ -99,6 +102,9 @@ struct Session {
     schema: SchemaTrace,
     /// Since the last ReadyForQuery outside of a transaction a SET or its like was sent, of whatever scope.
     changes_settings: bool,
+    reliance: Reliance,
+    /// The definition that its transaction holds.
+    change: Option<Change>,
     sequences: SequenceState,
     /// How its texts are to be read.
     reading: route::Context,

@@ -284,7 +284,8 @@ impl Session {
 
     fn use_named(&mut self, frame: Frame, name: Range<usize>, sent: Sent, named: &Named) {
         if sent == Sent::Bind {
-            let statement = &named.text.statement;
+            self.judge_again(&named.text);
+            let statement = &named.text.statement.borrow();
             self.clear_databases(statement);
             let refusal = self.refusal(statement);
             self.note_execution(statement);
@@ -331,7 +332,7 @@ impl Session {
             return false;
         };
         server.pipeline.status() == TransactionStatus::Failed
-            && !named.text.statement.ends_transaction
+            && !named.text.statement.borrow().ends_transaction
             && server.statements.find(named.text.id, named.epoch).is_none()
     }
 
@@ -568,7 +569,9 @@ impl Session {
     /// How the execution of the statement that `name` names ends the transaction, if it does.
     pub(super) fn ending_of_named(&self, name: &[u8]) -> Control {
         let named = self.prepared.find(name);
-        named.map_or(Control::None, |named| named.text.statement.ending())
+        named.map_or(Control::None, |named| {
+            named.text.statement.borrow().ending()
+        })
     }
 
     /// A Parse that was answered in the place of a lost server.
@@ -581,7 +584,7 @@ impl Session {
         if name.is_empty() || !name.is_ascii() || name.starts_with(PREFIX) {
             return;
         }
-        let (name, statement): (Box<[u8]>, _) = (name.into(), Statement::of(sql, &self.reading));
+        let (name, statement): (Box<[u8]>, _) = (name.into(), self.statement(sql));
         let text = self.text_of(frame, name.len(), statement);
         let epoch = self.context.schema.now();
         self.prepared.insert(&name, Named { text, epoch });

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::marks::Marks;
+use super::{catalogue::Judged, marks::Marks};
 use crate::{
     route::{
         Context, Encoding,
-        effects::{self, Count, Effects, Kind, PinReason, TxControl, effects},
+        effects::{self, Count, Effects, Kind, Names, PinReason, TxControl, effects_among},
         lexer::Lexer,
     },
     server::{connection::Parameters, settings::normalised},
@@ -73,6 +73,12 @@ pub struct Statement {
     pub wants_write: bool,
     /// What it means for prepared statements.
     pub marks: Marks,
+    /// By what of the catalogue this was judged.
+    pub judged: Judged,
+    /// It pins nothing only because that proves so.
+    pub relies_on_catalogue: bool,
+    /// It may change what the catalogue proves.
+    pub changes_catalogue: bool,
 }
 
 impl Statement {
@@ -87,10 +93,14 @@ impl Statement {
         alters_database: false,
         wants_write: true,
         marks: Marks::UNKNOWN,
+        judged: Judged::NOT,
+        relies_on_catalogue: false,
+        changes_catalogue: true,
     };
 
-    pub fn of(text: &[u8], context: &Context) -> Self {
-        let effects = effects(text, context);
+    /// `judged`: by what `names` was told.
+    pub fn of(text: &[u8], context: &Context, names: Names, judged: Judged) -> Self {
+        let effects = effects_among(text, context, names);
         let control = control(&effects);
         let alone = effects.statements == Count::One;
         let ends = matches!(effects.control, TxControl::Commit | TxControl::Rollback);
@@ -112,6 +122,9 @@ impl Statement {
             alters_database: is_ddl(effects.kind) && names_database(text, context),
             wants_write: effects.read_write_request,
             marks: Marks::of(text, &effects, context),
+            judged,
+            relies_on_catalogue: effects.relies_on_catalogue && effects.pin.is_none(),
+            changes_catalogue: effects.changes_catalogue,
         }
     }
 
@@ -190,7 +203,12 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Statement {
-        Statement::of(text.as_bytes(), &Context::default())
+        Statement::of(
+            text.as_bytes(),
+            &Context::default(),
+            Names::BuiltIn,
+            Judged::NOT,
+        )
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(super) struct Text {
     pub id: ContentId,
     /// The Parse message behind its name: text and parameter types.
     pub rest: Box<[u8]>,
-    pub statement: Statement,
+    /// As it was judged last, by whichever session.
+    pub statement: RefCell<Statement>,
 }
 
 /// See the module's header.
@@ -76,7 +77,7 @@ impl Texts {
         let text = Rc::new(Text {
             id,
             rest,
-            statement,
+            statement: RefCell::new(statement),
         });
         known.insert(id, Rc::downgrade(&text));
         text

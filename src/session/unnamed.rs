@@ -45,6 +45,11 @@ impl Unnamed {
         self.hold = 0;
     }
 
+    /// Its Parse message; empty when there is none.
+    pub(super) fn parse(&self) -> &[u8] {
+        &self.parse
+    }
+
     /// The server has another by now, or none, and must be told again.
     pub(super) fn unsay(&mut self) {
         self.hold = 0;

@@ -5,6 +5,7 @@ use std::{pin::Pin, rc::Rc, sync::Arc};
 use super::{
     Link, Session,
     book::Prepared,
+    catalogue::Reliance,
     checkout::checkout,
     context::Context,
     outcome::Flight,
@@ -105,6 +106,8 @@ impl Session {
             prepared: Prepared::default(),
             schema: SchemaTrace::default(),
             changes_settings: false,
+            reliance: Reliance::default(),
+            change: None,
             sequences: SequenceState::default(),
             reading: route::Context::default(),
             hold: 0,

@@ -44,14 +44,16 @@ const IDENTITY: &str = "SELECT c.system_identifier,
 /// The checkpointer is asked with every so many-th probe.
 const CHECKPOINTER_EVERY: u32 = 20;
 
-/// Whom to log in as, and how.
-pub(super) struct Login {
+/// Whom the control plane logs in as, and how.
+pub struct Login {
     probe: config::Probe,
     ssl_mode: SslMode,
     tls: MakeRustlsConnect,
 }
 
 impl Login {
+    /// # Errors
+    /// When the certificates of `[tls.server]` cannot be used.
     pub fn new(config: &Config) -> error::Result<Self> {
         let (ssl_mode, tls) = tls::connector(&config.tls.server)?;
         Ok(Login {
@@ -59,6 +61,25 @@ impl Login {
             ssl_mode,
             tls,
         })
+    }
+
+    /// Logs in to another database than the probe's, as `application`, with `options` for the session.
+    ///
+    /// # Errors
+    /// Whatever keeps it from logging in. No deadline: the caller's.
+    pub async fn connect(
+        &self,
+        node: &config::Node,
+        database: &str,
+        application: &str,
+        options: &str,
+    ) -> Result<(Client, Driver), Error> {
+        let mut config = self.config(node);
+        config
+            .dbname(database)
+            .application_name(application)
+            .options(options);
+        open(&config, self).await
     }
 
     fn config(&self, node: &config::Node) -> tokio_postgres::Config {
@@ -182,10 +203,11 @@ pub(super) fn failed_dial(error: &Error) -> Dial {
 
 /// The task that moves a client's bytes; it ends with this. None once it has ended: a finished task must not be asked
 /// twice.
-struct Driver(Option<JoinHandle<Result<(), Error>>>);
+pub struct Driver(Option<JoinHandle<Result<(), Error>>>);
 
 impl Driver {
-    async fn ended(&mut self) {
+    /// Returns when the connection has ended; it does once its client is dropped.
+    pub async fn ended(&mut self) {
         if let Some(task) = &mut self.0 {
             let _ = task.await;
             self.0 = None;
@@ -202,7 +224,11 @@ impl Drop for Driver {
 }
 
 async fn connect(node: &config::Node, login: &Login) -> Result<(Client, Driver), Error> {
-    let (client, connection) = login.config(node).connect(login.tls.clone()).await?;
+    open(&login.config(node), login).await
+}
+
+async fn open(config: &tokio_postgres::Config, login: &Login) -> Result<(Client, Driver), Error> {
+    let (client, connection) = config.connect(login.tls.clone()).await?;
     Ok((client, Driver(Some(tokio::spawn(connection)))))
 }
 

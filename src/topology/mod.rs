@@ -28,6 +28,7 @@ use std::{
     time::Instant,
 };
 
+pub use link::{Driver, Login};
 pub use watch::{Evidence, Handle, Watcher, spawn};
 
 use crate::config;

@@ -10,6 +10,7 @@ mod forwarder;
 mod raw;
 
 mod cancel;
+mod catalogue;
 mod copy;
 mod lifecycle;
 mod limits;

@@ -208,6 +208,7 @@ impl<'a, 'r> Context<'a, 'r> {
                 default.login_backoff,
             ),
             opaque: given(&raw.opaque, default.opaque),
+            harmless_functions: self.functions(&raw.harmless_functions),
             sequences: given(&raw.sequences, default.sequences),
             multiplex: given(&raw.multiplex, default.multiplex),
         };
@@ -218,6 +219,23 @@ impl<'a, 'r> Context<'a, 'r> {
             &default.multiplex,
         );
         pool
+    }
+
+    fn functions(&mut self, given: &[toml::Spanned<String>]) -> Vec<String> {
+        let mut functions = Vec::new();
+        for (index, one) in given.iter().enumerate() {
+            let name = one.get_ref();
+            let is_name = |part: &str| !part.is_empty() && !part.contains(['(', ' ', '\0']);
+            match name.splitn(2, '.').all(is_name) {
+                true => functions.push(name.clone()),
+                false => self.bad(
+                    one.span(),
+                    &format!("pool.harmless_functions[{index}]"),
+                    "a function as \"name\" or \"schema.name\", without its arguments",
+                ),
+            }
+        }
+        functions
     }
 
     fn reads(&mut self, raw: raw::Reads) -> Reads {

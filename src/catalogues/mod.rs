@@ -1,0 +1,287 @@
+//! The catalogue of each database that sessions use, read on the control runtime and judged by [`route::catalogue`].
+//!
+//! ```text
+//! session ── begin_change ──▶ keeper (one task per database) ── reads the primary, judges ──▶ Snapshot ──▶ sessions
+//! ```
+//!
+//! A database is kept as long as a session has its [`Database`], and a while longer. Its keeper reads when the first
+//! session comes, when a definition seen in transit has ended, when the primary changes, and now and then: what others
+//! define directly is seen by the timer only ([`REFRESH`]).
+//!
+//! # What makes a snapshot current
+//! A session that passes a definition on holds a [`Change`] from before the server gets it until its transaction has
+//! ended. Beginning and ending one both give the database another epoch. A snapshot bears the epoch from before it was
+//! read, and counts in favour of a function only while the epoch is still that one and the server is of the node and
+//! generation that it was read from. So a verdict that is true when it is given, and whose epoch still holds when the
+//! server is given back, was true all the time between.
+
+mod keeper;
+mod read;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use tokio::sync::Notify;
+
+use crate::{
+    config::Config,
+    error::Result,
+    metrics::Metrics,
+    route::{
+        catalogue::{Catalogue, Rules},
+        effects::Names,
+    },
+    topology::{self, Login},
+};
+
+/// How often a catalogue is looked at without a reason.
+pub const REFRESH: Duration = Duration::from_secs(30);
+
+/// The way to the databases; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+struct Shared {
+    databases: Mutex<HashMap<Box<str>, Weak<Database>>>,
+    settings: ArcSwap<Settings>,
+    topology: topology::Handle,
+    metrics: Metrics,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What a configuration says of reading and judging.
+struct Settings {
+    login: Login,
+    rules: Arc<Rules>,
+}
+
+impl Settings {
+    fn new(config: &Config) -> Result<Self> {
+        Ok(Settings {
+            login: Login::new(config)?,
+            rules: Arc::new(Rules::new(&config.pool.harmless_functions)),
+        })
+    }
+}
+
+impl Handle {
+    /// Nothing is read before a session asks. Keepers run on the current runtime.
+    ///
+    /// # Errors
+    /// When the certificates of `[tls.server]` cannot be used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(config: &Config, topology: topology::Handle, metrics: Metrics) -> Result<Self> {
+        Ok(Handle(Arc::new(Shared {
+            databases: Mutex::default(),
+            settings: ArcSwap::from_pointee(Settings::new(config)?),
+            topology,
+            metrics,
+            runtime: tokio::runtime::Handle::current(),
+        })))
+    }
+
+    /// Takes the probe's login and the rules from a new configuration.
+    ///
+    /// # Errors
+    /// When the certificates of `[tls.server]` cannot be used. Nothing was changed then.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        self.0.settings.store(Arc::new(Settings::new(config)?));
+        let databases = lock(&self.0.databases);
+        for database in databases.values().filter_map(Weak::upgrade) {
+            database.rules_changed.store(true, SeqCst);
+            database.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The database of this name, whether it exists or not. Takes a lock: at logins only.
+    pub fn database(&self, name: &str) -> Arc<Database> {
+        let mut databases = lock(&self.0.databases);
+        if let Some(known) = databases.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        let database = Arc::new(Database::new(name));
+        databases.retain(|_, known| known.strong_count() > 0);
+        databases.insert(name.into(), Arc::downgrade(&database));
+        // It ends when nobody but the keeper itself has the database.
+        let keeper = keeper::run(Arc::downgrade(&self.0), database.clone());
+        self.0.runtime.spawn(keeper);
+        database
+    }
+}
+
+/// One database, as its sessions see it.
+pub struct Database {
+    name: Box<str>,
+    snapshot: ArcSwapOption<Snapshot>,
+    /// Another one whenever a change begins or ends, or the primary is another. Never 0.
+    epoch: AtomicU64,
+    /// Changes under way.
+    changing: AtomicU32,
+    rules_changed: AtomicBool,
+    wake: Notify,
+}
+
+/// A judged catalogue, and what it is true of.
+struct Snapshot {
+    catalogue: Arc<Catalogue>,
+    epoch: u64,
+    /// Of the node that it was read from: unique over all nodes.
+    generation: u64,
+}
+
+impl Database {
+    fn new(name: &str) -> Self {
+        Database {
+            name: name.into(),
+            snapshot: ArcSwapOption::empty(),
+            epoch: AtomicU64::new(next_epoch()),
+            changing: AtomicU32::new(0),
+            rules_changed: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// What is known just now, for a server of the node's generation `generation`.
+    #[inline]
+    pub fn read(&self, generation: u64) -> Reading {
+        let snapshot = self.snapshot.load();
+        let epoch = self.epoch();
+        let current = snapshot
+            .as_ref()
+            .is_some_and(|s| s.epoch == epoch && s.generation == generation);
+        Reading {
+            snapshot,
+            current: current && self.changing.load(SeqCst) == 0,
+            epoch,
+        }
+    }
+
+    /// To be compared: a verdict holds while it stays the same.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    fn end_epoch(&self) {
+        self.epoch.store(next_epoch(), SeqCst);
+    }
+
+    /// A definition is about to be sent to a server.
+    pub fn begin_change(self: &Arc<Self>) -> Change {
+        self.changing.fetch_add(1, SeqCst);
+        self.end_epoch();
+        Change(self.clone())
+    }
+}
+
+/// A definition under way; it has ended when this is dropped.
+pub struct Change(Arc<Database>);
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.0.end_epoch();
+        self.0.changing.fetch_sub(1, SeqCst);
+        self.0.wake.notify_one();
+    }
+}
+
+/// A look at what is known of a database.
+pub struct Reading {
+    snapshot: Guard<Option<Arc<Snapshot>>>,
+    current: bool,
+    epoch: u64,
+}
+
+impl Reading {
+    /// None: nothing was read yet, or nothing can be.
+    #[inline]
+    pub fn catalogue(&self) -> Option<&Catalogue> {
+        self.snapshot.as_ref().map(|s| &*s.catalogue)
+    }
+
+    /// Whether what it says for a function counts.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        self.current
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// For reading a text.
+    #[inline]
+    pub fn names(&self) -> Names<'_> {
+        match self.catalogue() {
+            Some(catalogue) => Names::Read {
+                catalogue,
+                current: self.current,
+            },
+            None => Names::BuiltIn,
+        }
+    }
+}
+
+/// Never the same twice in this process, so that an epoch also says of which database it is.
+fn next_epoch() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, SeqCst)
+}
+
+/// A poisoned lock is taken all the same: the map is whole at each step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(database: &Database, epoch: u64) {
+        database.snapshot.store(Some(Arc::new(Snapshot {
+            catalogue: Arc::default(),
+            epoch,
+            generation: 7,
+        })));
+    }
+
+    #[test]
+    fn a_snapshot_counts_only_for_the_epoch_and_node_that_it_was_read_in() {
+        let database = Arc::new(Database::new("d"));
+        assert!(database.read(7).catalogue().is_none() && !database.read(7).is_current());
+        publish(&database, database.epoch());
+        assert!(database.read(7).is_current());
+        assert!(!database.read(8).is_current(), "another node's");
+        let change = database.begin_change();
+        assert!(!database.read(7).is_current());
+        // Read while the definition was not over: it may have seen the state before.
+        publish(&database, database.epoch());
+        assert!(!database.read(7).is_current());
+        drop(change);
+        assert!(!database.read(7).is_current());
+        publish(&database, database.epoch());
+        assert!(database.read(7).is_current());
+    }
+
+    #[test]
+    fn of_two_changes_both_must_have_ended() {
+        let database = Arc::new(Database::new("d"));
+        let (first, second) = (database.begin_change(), database.begin_change());
+        drop(first);
+        publish(&database, database.epoch());
+        assert!(!database.read(7).is_current());
+        drop(second);
+        assert!(!database.read(7).is_current());
+        publish(&database, database.epoch());
+        assert!(database.read(7).is_current());
+    }
+}
