@@ -17,6 +17,7 @@ pub fn error_response(out: &mut Vec<u8>, error: &Error, severity: Option<Severit
         sqlstate: error.kind.sqlstate(),
         message: &error.message,
         hint: error.hint.as_deref(),
+        routine: None,
     };
     backend::error_response(out, fields);
 }
@@ -29,6 +30,7 @@ pub(super) fn refusal(sqlstate: &str, message: String, hint: Option<&str>) -> Er
         sqlstate,
         message: &message,
         hint,
+        routine: None,
     };
     backend::error_response(&mut frame, fields);
     Error::violation(message).response(&frame)

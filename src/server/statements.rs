@@ -78,6 +78,12 @@ impl Statements {
         Some(known.number)
     }
 
+    /// In which epoch the server's copy was parsed, if it has one.
+    #[inline]
+    pub fn epoch_of(&self, content: ContentId) -> Option<u64> {
+        Some(self.known.get(&content)?.epoch)
+    }
+
     /// What the server has under one of our names. Slow: for errors.
     pub fn content_of(&self, name: &[u8]) -> Option<ContentId> {
         let mut known = self.known.iter();

@@ -9,6 +9,7 @@ use super::{
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
     statement,
+    told::another,
     welcome::told_by_route,
 };
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 const MAX_REPORT: usize = 4 * 1024;
 /// The answer to a question of our own is looked at whole.
 const MAX_ANSWER: usize = 64 * 1024;
+/// A description that the client keeps is compared by its beginning.
+const MAX_DESCRIPTION: usize = 64 * 1024;
 /// CommandComplete of what drops all prepared statements, and what else is not longer.
 const MAX_DROPPED: usize = HEADER_LEN + 15;
 /// ParameterStatus is looked at whole: the longest frame that `wire::frame` lets pass.
@@ -46,7 +49,7 @@ impl Session {
     pub(super) fn scan_server(&mut self) -> Result<(), Step> {
         let was_dressing = self.is_dressing();
         while let Some((frame, first)) = self.next_reply()? {
-            let shown = self.receive(frame.tag, first)?;
+            let shown = self.receive(frame, first)?;
             match frame.tag {
                 _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
@@ -88,6 +91,7 @@ impl Session {
             b'S' => frame.len.min(MAX_PARAMETER),
             b'E' => frame.len.min(MAX_REPORT),
             b'C' => frame.len.min(MAX_DROPPED),
+            b't' | b'T' if self.prepared.is_describing() => frame.len.min(MAX_DESCRIPTION),
             _ => HEADER_LEN,
         };
         if unseen.len() < needed.min(frame.len) {
@@ -98,11 +102,11 @@ impl Session {
     }
 
     #[inline]
-    fn receive(&mut self, tag: u8, first: Option<u8>) -> Result<Show, Step> {
+    fn receive(&mut self, frame: Frame, first: Option<u8>) -> Result<Show, Step> {
         let Link::Held { server, .. } = &mut self.link else {
             return Ok(Show::Client);
         };
-        let ticket = match tag {
+        let ticket = match frame.tag {
             b'E' => {
                 self.unnamed.failed(server.pipeline.thrown_away());
                 if let Some(last) = server.pipeline.last_lost_ticket() {
@@ -110,13 +114,17 @@ impl Session {
                 }
                 None
             }
-            b'1' | b'3' => server.pipeline.head_ticket(),
+            b'1' | b'3' | b't' | b'T' | b'n' => server.pipeline.head_ticket(),
             _ => None,
         };
-        match server.pipeline.receive(tag, first) {
+        match server.pipeline.receive(frame.tag, first) {
             Ok(show) => {
-                if let Some(ticket) = ticket {
-                    self.prepared.settle(ticket);
+                match ticket {
+                    None => {}
+                    Some(ticket) if matches!(frame.tag, b'1' | b'3') => {
+                        self.prepared.settle(ticket)
+                    }
+                    Some(ticket) => self.described(frame, ticket),
                 }
                 Ok(show)
             }
@@ -150,7 +158,7 @@ impl Session {
     pub(super) fn show(&mut self, frame: Frame, shown: Show) {
         if let Some(buffer) = &mut self.to_client {
             match shown {
-                Show::Client => buffer.pass(frame.len),
+                Show::Client | Show::AsChanged => buffer.pass(frame.len),
                 Show::Swallow | Show::Own | Show::Hide => buffer.discard(frame.len),
                 Show::AsParse => {
                     buffer.patch(0, b"1");
@@ -238,6 +246,9 @@ impl Session {
         }
         if self.names_are_native() {
             return self.show_error(frame, &sqlstate);
+        }
+        if shown == Show::AsChanged && sqlstate == *b"26000" {
+            return self.show_instead(frame, &another());
         }
         // A message may name a statement.
         let renamed = self.by_the_clients_names(self.reply_body(frame), frame);

@@ -8,7 +8,10 @@ use std::{
     rc::Rc,
 };
 
-use super::texts::Text;
+use super::{
+    texts::Text,
+    told::{Describing, Told},
+};
 use crate::{
     server::statements::{ContentId, Statements},
     wire::pipeline::Ticket,
@@ -28,6 +31,30 @@ pub(super) struct Named {
     pub text: Rc<Text>,
     /// The schema epoch of the client's Parse: an older parse of the same text may mean something else.
     pub epoch: u64,
+    /// What the client was told last when it asked what the statement is.
+    pub told: Option<Told>,
+    /// It is something else where it was parsed in this epoch.
+    pub differs_in: Option<u64>,
+}
+
+impl Named {
+    pub fn new(text: Rc<Text>, epoch: u64) -> Self {
+        Named {
+            text,
+            epoch,
+            told: None,
+            differs_in: None,
+        }
+    }
+
+    /// How it was described where it was parsed in `epoch`.
+    fn learn(&mut self, digest: u64, epoch: u64, describing: Describing) {
+        match (describing, &mut self.told) {
+            (Describing::ForClient, _) => self.told = Some(Told { digest, epoch }),
+            (Describing::ForUs, Some(told)) if told.digest == digest => told.epoch = epoch,
+            (Describing::ForUs, _) => self.differs_in = Some(epoch),
+        }
+    }
 }
 
 /// How an entry is taken back.
@@ -42,6 +69,13 @@ pub(super) enum Undo {
     Parse { content: ContentId, number: u64 },
     /// The server has not closed it.
     Leftover(Box<[u8]>),
+    /// Nothing: the statement is described, where it was parsed in `epoch`.
+    Description {
+        name: Box<[u8]>,
+        content: ContentId,
+        epoch: u64,
+        describing: Describing,
+    },
 }
 
 #[derive(Debug)]
@@ -64,6 +98,8 @@ struct Book {
     /// Counts the client's Syncs.
     batch: u32,
     hold: Hold,
+    /// Of the ParameterDescription that came last.
+    parameters: u64,
     /// A Flush was sent for answers that the client's next message waits for.
     asked: bool,
     naming: Naming,
@@ -162,20 +198,26 @@ impl Prepared {
         book.is_some_and(|book| book.unsettled.len() >= MAX_UNSETTLED)
     }
 
-    /// Whether an entry of an earlier batch may still be undone, or all answers are waited for.
+    /// Whether an entry of an earlier batch may still be undone: its Sync was sent, so that it is answered.
     #[inline]
-    pub fn waits_for_answers(&mut self, is_quiet: bool) -> bool {
-        let Some(book) = &mut self.0 else {
-            return false;
-        };
-        if book.hold == Hold::UntilQuiet {
-            if !is_quiet {
-                return true;
-            }
+    pub fn waits_for_batch(&self) -> bool {
+        let book = self.0.as_ref();
+        let oldest = book.and_then(|book| Some((book.unsettled.front()?, book.batch)));
+        oldest.is_some_and(|(oldest, batch)| oldest.batch != batch)
+    }
+
+    /// Whether all answers are to be waited for.
+    #[inline]
+    pub fn waits_for_all(&self) -> bool {
+        let book = self.0.as_ref();
+        book.is_some_and(|book| book.hold == Hold::UntilQuiet)
+    }
+
+    /// All answers have come.
+    pub fn end_wait(&mut self) {
+        if let Some(book) = &mut self.0 {
             book.hold = Hold::No;
         }
-        let oldest = book.unsettled.front();
-        oldest.is_some_and(|oldest| oldest.batch != book.batch)
     }
 
     /// The next message that names a statement waits for all answers.
@@ -197,7 +239,7 @@ impl Prepared {
         book.is_some_and(|book| book.naming == Naming::Native)
     }
 
-    /// The server is left, and cleared: nothing was prepared there by name.
+    /// The server is left, and the next one is another: a session with native names would have kept it.
     pub fn end_native(&mut self) {
         if let Some(book) = &mut self.0 {
             book.naming = Naming::Ours;
@@ -210,6 +252,42 @@ impl Prepared {
         book.naming = Naming::Native;
         book.bytes = 0;
         std::mem::take(&mut book.names)
+    }
+
+    /// Descriptions are to come.
+    #[inline]
+    pub fn is_describing(&self) -> bool {
+        let book = self.0.as_ref();
+        book.is_some_and(|book| !book.unsettled.is_empty())
+    }
+
+    /// A message that describes the statement with this ticket; with the last one it is settled.
+    pub fn described(&mut self, tag: u8, digest: u64, ticket: Ticket) {
+        let Some(book) = &mut self.0 else {
+            return;
+        };
+        if tag == b't' {
+            book.parameters = digest;
+            return;
+        }
+        let digest = book.parameters.rotate_left(1) ^ digest;
+        let described = book.unsettled.front().filter(|u| u.ticket == ticket);
+        if let Some(Unsettled {
+            undo:
+                Undo::Description {
+                    name,
+                    content,
+                    epoch,
+                    describing,
+                },
+            ..
+        }) = described
+            && let Some(named) = book.names.get_mut(key(name))
+            && named.text.id == *content
+        {
+            named.learn(digest, *epoch, *describing);
+        }
+        self.settle(ticket);
     }
 
     /// The message with this ticket succeeded.
@@ -238,6 +316,7 @@ impl Prepared {
 
     /// The server is gone, and what it did not answer was not done.
     pub fn server_lost(&mut self) {
+        self.end_native();
         let all = self.0.as_ref().map_or(0, |book| book.unsettled.len());
         self.undo(all, None);
     }
@@ -257,7 +336,7 @@ impl Prepared {
                 }
                 (Undo::Parse { content, number }, Some(there)) => there.remove(content, number),
                 (Undo::Leftover(name), Some(there)) => there.leave_name(name),
-                (_, None) => {}
+                (Undo::Description { .. }, _) | (_, None) => {}
             }
         }
     }
@@ -283,10 +362,7 @@ mod tests {
             rest,
             statement: Statement::TOO_LONG.into(),
         };
-        Named {
-            text: Rc::new(text),
-            epoch: 0,
-        }
+        Named::new(Rc::new(text), 0)
     }
 
     /// Parse of a name that the session does not have.
@@ -348,15 +424,41 @@ mod tests {
     fn messages_that_depend_on_an_earlier_batch_wait_for_it() {
         let mut p = Prepared::default();
         let ticket = parse(&mut p, "a", "one");
-        assert!(!p.waits_for_answers(false));
+        assert!(!p.waits_for_batch());
         p.end_batch();
-        assert!(p.waits_for_answers(false));
+        assert!(p.waits_for_batch());
         p.settle(ticket);
-        assert!(!p.waits_for_answers(false));
+        assert!(!p.waits_for_batch() && !p.waits_for_all());
         p.wait_for_answers();
-        assert!(p.waits_for_answers(false));
-        assert!(!p.waits_for_answers(true));
-        assert!(!p.waits_for_answers(false));
+        assert!(p.waits_for_all());
+        p.end_wait();
+        assert!(!p.waits_for_all());
+    }
+
+    #[test]
+    fn what_the_client_was_told_is_kept_and_only_equal_descriptions_renew_it() {
+        let mut p = Prepared::default();
+        let ticket = parse(&mut p, "a", "one");
+        p.settle(ticket);
+        let mut describe = |row, epoch, describing| {
+            let ticket = p.next_ticket();
+            let undo = Undo::Description {
+                name: b"a"[..].into(),
+                content: p.find(b"a").unwrap().text.id,
+                epoch,
+                describing,
+            };
+            p.book(ticket, undo);
+            p.described(b't', 7, ticket);
+            p.described(b'T', row, ticket);
+            assert!(!p.is_describing());
+            let named = p.find(b"a").unwrap();
+            (named.told.unwrap().epoch, named.differs_in)
+        };
+        assert_eq!(describe(1, 3, Describing::ForClient), (3, None));
+        assert_eq!(describe(1, 4, Describing::ForUs), (4, None));
+        assert_eq!(describe(2, 5, Describing::ForUs), (4, Some(5)));
+        assert_eq!(describe(2, 6, Describing::ForClient), (6, Some(5)));
     }
 
     #[test]

@@ -129,6 +129,7 @@ impl Session {
 
     /// The server goes back: nothing of the session's is left on it.
     pub(super) fn release(&mut self) {
+        self.prepared.end_native();
         if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
             self.entry.hold(None);
             self.context.counters.transactions.one();

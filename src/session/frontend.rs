@@ -66,6 +66,7 @@ impl Session {
                     if self.forward(frame)? == Forwarded::Waits {
                         return Ok(());
                     }
+                    self.prepared.set_asked(false);
                 }
                 // A client that reads no answers gets no more of them.
                 Link::Lost(_) if self.out.len() >= MAX_OUT => return Ok(()),

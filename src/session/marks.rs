@@ -4,7 +4,7 @@ use memchr::memchr_iter;
 
 use crate::route::{
     Context,
-    effects::{Count, Effects, Kind},
+    effects::{Count, Effects, Kind, PinReason},
     lexer::{Lexer, TokenKind},
 };
 
@@ -44,6 +44,13 @@ impl Marks {
             changes_schema: effects.kind >= Kind::Ddl,
             changes_settings: false,
         };
+        // What nobody has read may prepare, execute and deallocate.
+        if matches!(
+            effects.pin,
+            Some(PinReason::OpaqueFunction | PinReason::OpaqueStatement)
+        ) {
+            marks.naming = Naming::Some;
+        }
         marks.find_names(text);
         let runs_rows = matches!(
             effects.kind,
@@ -226,6 +233,8 @@ mod tests {
             "select 1; deallocate all",
             "SELECT * FROM \"pg_prepared_statements\"",
             "select count(*) from PG_Prepared_Statement()",
+            "select a_function_of_unknown_make()",
+            "do $$begin execute 'prepare a as select 1'; end$$",
         ] {
             assert_eq!(marks(text).naming, Naming::Some, "{text}");
         }

@@ -21,6 +21,7 @@ mod end;
 mod frontend;
 mod lost;
 mod marks;
+mod native;
 pub mod outcome;
 mod pins;
 mod prepared;
@@ -33,6 +34,7 @@ mod settle;
 mod statement;
 mod tenure;
 mod texts;
+mod told;
 mod unnamed;
 mod welcome;
 

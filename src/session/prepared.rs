@@ -21,14 +21,14 @@ use super::{
     Link, Session,
     book::{Named, Undo},
     frontend::Forwarded,
-    marks::{Naming, deallocated, tells_time},
+    marks::{Naming, tells_time},
     outcome::Flight,
     pins::Trace,
     statement::{Control, Statement},
     texts::{self, Text},
+    told::{Describing, Meaning},
 };
 use crate::{
-    config::PoolMode,
     server::statements::{PREFIX, ServerName},
     wire::{
         TransactionStatus,
@@ -68,7 +68,7 @@ impl Session {
                 self.close_leftovers();
                 if self
                     .prepared
-                    .find(self.name_in(frame, 0, name_len))
+                    .find(self.name_in(frame, 0..name_len))
                     .is_some()
                 {
                     self.parse_taken(frame, name_len);
@@ -109,19 +109,20 @@ impl Session {
         if !server.pipeline.is_listening() || self.names_are_native() {
             return Way::Verbatim;
         }
-        let name = self.name_in(frame, start, len);
+        let name = self.name_in(frame, start..start + len);
         // Whose bytes another encoding would change, or that could be one of ours.
         if !name.is_ascii() || name.starts_with(PREFIX) {
             return self.way_to_native();
         }
-        let is_quiet = server.pipeline.is_quiet();
-        if self.prepared.waits_for_answers(is_quiet) {
+        if self.prepared.waits_for_batch() {
             return Way::Waits;
         }
-        match self.prepared.is_crowded() && self.must_settle() {
-            true => Way::Waits,
-            false => Way::Carried,
+        let waits_for_all = self.prepared.waits_for_all() || self.prepared.is_crowded();
+        if waits_for_all && self.must_settle() {
+            return Way::Waits;
         }
+        self.prepared.end_wait();
+        Way::Carried
     }
 
     fn way_to_native(&mut self) -> Way {
@@ -133,9 +134,8 @@ impl Session {
         Way::Verbatim
     }
 
-    fn name_in(&self, frame: Frame, start: usize, len: usize) -> &[u8] {
-        let name = self.body(frame).get(start..start + len);
-        name.unwrap_or_default()
+    pub(super) fn name_in(&self, frame: Frame, name: Range<usize>) -> &[u8] {
+        self.body(frame).get(name).unwrap_or_default()
     }
 
     /// The server is to judge it. A statement of a session whose names are native is not looked at when it is bound, so
@@ -154,7 +154,7 @@ impl Session {
             if let Some(sql) = refusal {
                 let mut refusal = Vec::new();
                 let rest = [sql.as_bytes(), &[0; 3]].concat();
-                frontend::parse_again(&mut refusal, self.name_in(frame, 0, name_len), &rest);
+                frontend::parse_again(&mut refusal, self.name_in(frame, 0..name_len), &rest);
                 self.replace(frame, &refusal, Sent::Parse);
                 return Forwarded::Passed;
             }
@@ -166,7 +166,7 @@ impl Session {
 
     /// The client's name is in use: with a statement of that name there, the server itself says so, or what comes first.
     fn parse_taken(&mut self, frame: Frame, name_len: usize) {
-        let name: Box<[u8]> = self.name_in(frame, 0, name_len).into();
+        let name: Box<[u8]> = self.name_in(frame, 0..name_len).into();
         let mut parse = Vec::new();
         frontend::parse_again(&mut parse, &name, &[0; 3]);
         self.inject(&parse, Sent::Parse);
@@ -185,11 +185,8 @@ impl Session {
             self.make_place();
         }
         let ticket = self.prepared.next_ticket();
-        let name: Box<[u8]> = self.name_in(frame, 0, name_len).into();
-        let named = Named {
-            text: text.clone(),
-            epoch,
-        };
+        let name: Box<[u8]> = self.name_in(frame, 0..name_len).into();
+        let named = Named::new(text.clone(), epoch);
         let before = self.prepared.insert(&name, named);
         self.prepared.book(ticket, Undo::Name { name, before });
         if is_there {
@@ -263,11 +260,14 @@ impl Session {
             Way::Verbatim => self.pass_unknown(frame, sent),
             Way::Carried => {
                 self.close_leftovers();
-                let known = self.name_in(frame, name.start, name.len());
+                let known = self.name_in(frame, name.clone());
                 match self.prepared.find(known).cloned() {
                     None => self.pass_unknown(frame, sent),
                     Some(_) if sent == Sent::Close => self.close_named(frame, name),
-                    Some(named) => self.use_named(frame, name, sent, &named),
+                    Some(named) if sent == Sent::Bind => {
+                        return self.bind_named(frame, name, &named);
+                    }
+                    Some(named) => self.describe_named(frame, name, &named),
                 }
             }
         }
@@ -282,25 +282,41 @@ impl Session {
         self.pass(frame, sent);
     }
 
-    fn use_named(&mut self, frame: Frame, name: Range<usize>, sent: Sent, named: &Named) {
-        if sent == Sent::Bind {
-            self.judge_again(&named.text);
-            let statement = &named.text.statement.borrow();
-            self.clear_databases(statement);
-            let refusal = self.refusal(statement);
-            self.note_execution(statement);
-            if let Some(sql) = refusal {
-                return self.refuse_bind(frame, sql);
+    fn bind_named(&mut self, frame: Frame, name: Range<usize>, named: &Named) -> Forwarded {
+        self.judge_again(&named.text);
+        let statement = &named.text.statement.borrow();
+        let refusal = self.refusal(statement);
+        // Bind itself is to be refused, not a Parse before it; that of an empty text is not.
+        let refusal = refusal.or_else(|| self.cannot_parse(named).then_some(""));
+        if refusal.is_none() {
+            match self.still_means(frame, name.clone(), named) {
+                Meaning::Same => {}
+                Meaning::Asked => return Forwarded::Waits,
+                Meaning::Another => {
+                    self.note_execution(statement);
+                    self.refuse_another(frame);
+                    return Forwarded::Passed;
+                }
             }
-            // Bind itself is to be refused, not a Parse before it; that of an empty text is not.
-            if self.cannot_parse(named) {
-                return self.refuse_bind(frame, "");
-            }
-        } else {
-            self.note_flight(Flight::CannotCommit);
         }
+        self.clear_databases(statement);
+        self.note_execution(statement);
+        if let Some(sql) = refusal {
+            self.refuse_bind(frame, sql);
+        } else {
+            let number = self.number_of(named);
+            self.pass_named(frame, name, number, Sent::Bind, None);
+        }
+        Forwarded::Passed
+    }
+
+    fn describe_named(&mut self, frame: Frame, name: Range<usize>, named: &Named) {
+        self.note_flight(Flight::CannotCommit);
         let number = self.number_of(named);
-        self.pass_named(frame, name, number, sent, None);
+        let ticket = self.prepared.next_ticket();
+        let known = Box::from(self.name_in(frame, name.clone()));
+        self.book_description(ticket, known, named, Describing::ForClient);
+        self.pass_named(frame, name, number, Sent::DescribeStatement, Some(ticket));
     }
 
     /// Binds `sql`, which raises an error when it is executed, in the place of the statement.
@@ -317,7 +333,7 @@ impl Session {
 
     /// The statement's number on the held server, which is told it if it does not have it.
     #[inline]
-    fn number_of(&mut self, named: &Named) -> u64 {
+    pub(super) fn number_of(&mut self, named: &Named) -> u64 {
         if let Link::Held { server, .. } = &mut self.link
             && let Some(number) = server.statements.find(named.text.id, named.epoch)
         {
@@ -336,7 +352,7 @@ impl Session {
             && server.statements.find(named.text.id, named.epoch).is_none()
     }
 
-    fn parse_again(&mut self, text: &Rc<Text>) -> u64 {
+    pub(super) fn parse_again(&mut self, text: &Rc<Text>) -> u64 {
         self.make_place();
         let ticket = self.prepared.next_ticket();
         let number = self.add_to_server(text, self.context.schema.now(), ticket);
@@ -371,7 +387,7 @@ impl Session {
 
     fn close_named(&mut self, frame: Frame, name: Range<usize>) {
         self.note_flight(Flight::CannotCommit);
-        let name: Box<[u8]> = self.name_in(frame, name.start, name.len()).into();
+        let name: Box<[u8]> = self.name_in(frame, name.clone()).into();
         let ticket = self.prepared.next_ticket();
         let before = self.prepared.remove(&name);
         self.prepared.book(ticket, Undo::Name { name, before });
@@ -402,7 +418,7 @@ impl Session {
     }
 
     /// Closes what nobody is to meet on the held server.
-    fn close_leftovers(&mut self) {
+    pub(super) fn close_leftovers(&mut self) {
         while let Link::Held { server, .. } = &mut self.link
             && let Some(name) = server.statements.take_leftover()
         {
@@ -416,119 +432,6 @@ impl Session {
 
     fn inject_booked(&mut self, frame: &[u8], sent: Sent, ticket: Ticket) {
         self.send_own(frame, sent, Show::Swallow, Some(ticket));
-    }
-
-    /// Names go to the server as they are.
-    pub(super) fn names_are_native(&self) -> bool {
-        self.prepared.is_native() || self.listener.mode == PoolMode::Session
-    }
-
-    /// A text is about to be passed that speaks of statements by their SQL names.
-    pub(super) fn meet_naming(&mut self, naming: Naming, tag: u8) -> Forwarded {
-        let Link::Held { server, .. } = &self.link else {
-            return Forwarded::Passed;
-        };
-        let is_native = self.names_are_native();
-        if naming == Naming::None || is_native || !server.pipeline.is_listening() {
-            return Forwarded::Passed;
-        }
-        if self.must_settle() {
-            return Forwarded::Waits;
-        }
-        match (naming, tag) {
-            // Its CommandComplete says what became of them.
-            (Naming::All, b'Q') => self.prepared.wait_for_answers(),
-            _ => self.go_native(),
-        }
-        Forwarded::Passed
-    }
-
-    /// `DEALLOCATE name` of a statement that is carried: the server deallocates one of no consequence in its place. None:
-    /// the text is to be passed as others are.
-    pub(super) fn deallocate(&mut self, frame: Frame) -> Option<Forwarded> {
-        let text = self.body(frame);
-        let name = deallocated(text.strip_suffix(&[0])?, &self.reading)?;
-        if self.names_are_native() || self.prepared.find(&name).is_none() {
-            return None;
-        }
-        if self.must_settle() {
-            return Some(Forwarded::Waits);
-        }
-        let Link::Held { server, .. } = &mut self.link else {
-            return None;
-        };
-        let pipeline = &server.pipeline;
-        let fails = pipeline.status() == TransactionStatus::Failed || pipeline.has_open_batch();
-        if fails || !pipeline.is_listening() {
-            return None;
-        }
-        let stand_in = server.statements.fresh_name();
-        let mut message = Vec::new();
-        frontend::parse_again(&mut message, stand_in.as_bytes(), &[0; 3]);
-        self.send_own(&message, Sent::Parse, Show::Hide, None);
-        message.clear();
-        frontend::sync(&mut message);
-        self.send_own(&message, Sent::Sync, Show::Hide, None);
-        message.clear();
-        frontend::query_bytes(
-            &mut message,
-            &[b"DEALLOCATE ", stand_in.as_bytes()].concat(),
-        );
-        self.unnamed.forget();
-        self.note_flight(self.flight_of(Control::None));
-        self.replace(frame, &message, Sent::Query);
-        self.prepared.remove(&name);
-        Some(Forwarded::Passed)
-    }
-
-    /// Whether answers are still to come on which the books depend. The server is asked to give them.
-    fn must_settle(&mut self) -> bool {
-        let Link::Held { server, .. } = &self.link else {
-            return false;
-        };
-        if server.pipeline.is_quiet() || !server.pipeline.is_listening() {
-            self.prepared.set_asked(false);
-            return false;
-        }
-        if server.pipeline.has_open_batch() && !self.prepared.set_asked(true) {
-            let mut flush = Vec::new();
-            frontend::flush(&mut flush);
-            self.inject(&flush, Sent::Flush);
-        }
-        true
-    }
-
-    /// From here on the held server has this session's statements, and none of another's, under their own names. It must
-    /// owe nothing.
-    fn go_native(&mut self) {
-        let Link::Held { server, .. } = &mut self.link else {
-            return;
-        };
-        // In a failed transaction nothing can be parsed, nor does a text that names statements come to them.
-        if !server.pipeline.is_listening() || server.pipeline.status() == TransactionStatus::Failed
-        {
-            return;
-        }
-        server.statements.leave_all();
-        let in_batch = server.pipeline.has_open_batch();
-        self.close_leftovers();
-        let names = self.prepared.turn_native();
-        if !names.is_empty() {
-            self.pin("prepared_statement");
-        }
-        for (name, named) in names {
-            let mut parse = Vec::new();
-            frontend::parse_again(&mut parse, &name, &named.text.rest);
-            if in_batch {
-                self.send_own(&parse, Sent::Parse, Show::Swallow, None);
-                continue;
-            }
-            // Each by itself: one whose table is gone must not take the others with it.
-            self.send_own(&parse, Sent::Parse, Show::Hide, None);
-            let mut sync = Vec::new();
-            frontend::sync(&mut sync);
-            self.send_own(&sync, Sent::Sync, Show::Hide, None);
-        }
     }
 
     /// The error `body` of `frame`, whole, with the client's names where it has ours; None if it has none.
@@ -587,7 +490,7 @@ impl Session {
         let (name, statement): (Box<[u8]>, _) = (name.into(), self.statement(sql));
         let text = self.text_of(frame, name.len(), statement);
         let epoch = self.context.schema.now();
-        self.prepared.insert(&name, Named { text, epoch });
+        self.prepared.insert(&name, Named::new(text, epoch));
     }
 
     /// A Close that was answered in the place of a lost server; `subject` is its body.

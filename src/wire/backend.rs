@@ -106,6 +106,8 @@ pub struct Fields<'a> {
     pub sqlstate: &'a str,
     pub message: &'a str,
     pub hint: Option<&'a str>,
+    /// Field R, where drivers look at it.
+    pub routine: Option<&'a str>,
 }
 
 pub fn error_response(out: &mut Vec<u8>, fields: Fields<'_>) {
@@ -119,6 +121,7 @@ fn write_fields(out: &mut Vec<u8>, fields: Fields<'_>) {
         (b'C', Some(fields.sqlstate)),
         (b'M', Some(fields.message)),
         (b'H', fields.hint),
+        (b'R', fields.routine),
     ];
     for (name, value) in named {
         let Some(value) = value else { continue };
@@ -177,6 +180,7 @@ mod tests {
             sqlstate: "28P01",
             message: "no\0Cxxxxx",
             hint: None,
+            routine: None,
         };
         let frame = written(|o| error_response(o, fields));
         assert_eq!(&frame[5..], b"SFATAL\0VFATAL\0C28P01\0Mno\0\0");

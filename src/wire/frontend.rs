@@ -109,6 +109,24 @@ pub fn bind_unnamed(out: &mut Vec<u8>, portal: &[u8]) {
     });
 }
 
+/// Bind of a statement without parameters to the unnamed portal.
+pub fn bind(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'B', |out| {
+        out.push(0);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[0; 7]);
+    });
+}
+
+/// Describe of a prepared statement, whose name has no zero in it.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'D', |out| {
+        out.push(b'S');
+        out.extend_from_slice(name);
+        out.push(0);
+    });
+}
+
 /// Close of a prepared statement, whose name has no zero in it.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     frame(out, b'C', |out| {

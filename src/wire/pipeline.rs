@@ -46,6 +46,8 @@ pub enum Show {
     Hide,
     /// A Close that stands where the client sent a Parse: the client sees its end as ParseComplete.
     AsParse,
+    /// A Bind of nothing: the client sees its error as that of a statement which has come to mean something else.
+    AsChanged,
 }
 
 /// Numbers a message of which somebody keeps book until it has succeeded or was thrown away. On one server tickets are
@@ -306,7 +308,7 @@ impl Pipeline {
             (b'E', _) => {
                 self.receive_error(head);
                 return Ok(match head.show {
-                    Show::Own | Show::Hide => head.show,
+                    Show::Own | Show::Hide | Show::AsChanged => head.show,
                     Show::Client | Show::Swallow | Show::AsParse => Show::Client,
                 });
             }

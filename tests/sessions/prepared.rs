@@ -362,6 +362,8 @@ fn deallocate_all_and_discard_all_drop_protocol_level_statements() {
                 execute_named("a");
                 query(all), parse("a", "SELECT 3"), sync(), execute_named("a");
                 query(all), execute_named("a");
+                // What is waited for comes only if it is asked for.
+                query(all), close(b'P', "p"), bind("", "a"), execute("", 0), sync();
                 parse("", all), bind("", ""), execute("", 0), sync();
                 execute_named("a");
             ],
@@ -615,5 +617,53 @@ fn deallocate_of_a_carried_statement_keeps_no_server() {
             client.ok("DEALLOCATE s");
             assert_eq!(client.word(&execute_named("s")), "E[26000]ZI");
         }
+    }
+}
+
+#[test]
+fn rows_that_have_come_to_have_other_types_are_refused_wherever_the_session_is() {
+    let bed = Bed::new(2);
+    bed.sql(
+        "SET ROLE app; CREATE TABLE t (a int); INSERT INTO t VALUES (7); CREATE TABLE other ()",
+    );
+    let mut ddl = bed.client();
+    let error = |frames: &[Frame]| {
+        let error = frames.iter().find(|f| f.tag == b'E').unwrap();
+        [b'S', b'V', b'C', b'M', b'R'].map(|field| error.field(field))
+    };
+    for unrelated in ["ALTER TABLE other ADD b int", "ALTER TABLE t ADD b int"] {
+        // On its own server, direct, and on another one through the proxy.
+        let (mut direct, mut proxied) = (bed.direct(), bed.client());
+        let start = [parse("s", "SELECT a FROM t"), describe(b'S', "s"), sync()].concat();
+        for client in [&mut direct, &mut proxied] {
+            assert_eq!(client.word(&start), "1tTZI");
+            assert_eq!(value_of(client, "s"), "7");
+        }
+        ddl.ok(unrelated);
+        let other = occupy(&bed, 1);
+        for _ in 0..2 {
+            assert_eq!(value_of(&mut proxied, "s"), "7");
+            assert_eq!(value_of(&mut direct, "s"), "7");
+        }
+        drop(other);
+        wait_until("servers are free", || bed.count("state <> 'idle'") == 0);
+        ddl.ok("ALTER TABLE t ALTER a TYPE text");
+        let other = occupy(&bed, 1);
+        for _ in 0..2 {
+            direct.send(&execute_named("s"));
+            proxied.send(&execute_named("s"));
+            let (wanted, got) = (direct.until_ready(), proxied.until_ready());
+            assert_eq!(word(&got), word(&wanted));
+            assert_eq!(error(&got), error(&wanted));
+        }
+        let again = [close(b'S', "s"), sync(), start].concat();
+        proxied.send(&again);
+        assert_eq!(word(&proxied.until_ready()), "3ZI");
+        assert_eq!(word(&proxied.until_ready()), "1tTZI");
+        assert_eq!(value_of(&mut proxied, "s"), "7");
+        drop(other);
+        ddl.ok("ALTER TABLE t ALTER a TYPE int USING a::int");
+        drop((direct, proxied));
+        wait_until("servers are free", || bed.count("state <> 'idle'") == 0);
     }
 }
