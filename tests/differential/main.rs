@@ -9,6 +9,11 @@
 //! - The order of ParameterStatus at login: PostgreSQL promises none.
 //! - What comes after "unnamed prepared statement does not exist": where a batch fails before one of its Parse messages for
 //!   the unnamed statement, the earlier one stays in force, and the proxy has forgotten its text.
+//! - What comes after a Bind in a failed transaction of a statement that this server does not know: it is refused for the
+//!   transaction (25P02), where a server of one's own may find another fault with it first.
+//! - What comes after pg_prepared_statements has shown a statement of the proxy's.
+//! - pg_settings.source (not generated): what was set again on another server counts as set in the session.
+//! - Statements that a function prepares by EXECUTE of a text (not generated): the proxy does not know their names.
 //! - A custom setting that was never set: PostgreSQL never forgets one that any session of a server has set, and gives an
 //!   empty string instead of NULL or an error. Those of `my` have a value in the database, `app.tenant` is read by `nullif`.
 //! - Names in `pg_temp` before a session has made anything there (not generated): a server keeps that schema once it has it,

@@ -28,7 +28,7 @@ const FUNCTIONS: &[&str] = &[
     "SELECT f_set('work_mem', '7MB')", "SELECT f_set('app.tenant', '2')", "SELECT f_set('my.x', 'f')", "SELECT f_set('search_path', 's2')",
     "SELECT f_set('DateStyle', 'German')", "SELECT f_local('my.x', 'l'), current_setting('my.x', true)", "SELECT f_clause(), current_setting('work_mem')",
     "SELECT f_path()", "SELECT f_temp()", "SELECT f_run('SET my.x = ''run''')", "SELECT f_run('CREATE TEMP TABLE tmp (i int)')", "SELECT f_run('SET ROLE r1')",
-    "SELECT f_run('PREPARE a AS SELECT 1')", "SELECT f_run('DEALLOCATE ALL')", "SELECT f_run('LISTEN e')", "SELECT f_run('NOTIFY e')",
+    "SELECT f_run('LISTEN e')", "SELECT f_run('NOTIFY e')",
     "SELECT f_lock(%n)", "SELECT f_error()", "SELECT f_notice()", "SELECT f_temp(), 1/0", "SELECT f_set('my.x', 'lost'), 1/0", "CALL p_commit()", "CALL p_commit()",
     "DO $$ BEGIN PERFORM set_config('app.tenant', '1', false); END $$", "DO $$ BEGIN SET my.x = 'do'; SET LOCAL my.z = 'do'; END $$",
     "DO $$ BEGIN CREATE TEMP TABLE tmp (i int); EXCEPTION WHEN duplicate_table THEN RAISE NOTICE 'there'; END $$", "DO $$ BEGIN NULL; END $$",
