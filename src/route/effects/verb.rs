@@ -258,6 +258,10 @@ impl<'t> Scan<'t> {
                 .all(|name| changes.add_known(name)),
             Target::Special(name) => changes.add_known(name),
             Target::Named(name) if settings::is_of_transaction(name) => true,
+            // It has no value that could be read.
+            Target::Named(name) if settings::is_seed(name) => {
+                return self.effects.pin(PinReason::Setseed);
+            }
             Target::Named(name) => {
                 settings::can_be_carried(name) && changes.add_written(name, self.text)
             }
