@@ -2,8 +2,13 @@
 //!
 //! Clients are raw sockets: a driver would hide the order of messages, and would not send the wrong ones.
 
+#[allow(dead_code)] // other tests use all of it
+#[path = "../common/forwarder.rs"]
+mod common_forwarder;
 #[path = "../nodes/mod.rs"]
 mod nodes;
+#[path = "../common/random.rs"]
+mod random;
 
 mod bed;
 mod forwarder;
@@ -12,6 +17,8 @@ mod raw;
 mod cancel;
 mod catalogue;
 mod copy;
+mod cut;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod lost;
