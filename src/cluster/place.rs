@@ -109,7 +109,7 @@ fn remove(dir: &Path) {
 
 fn make_temporary(parent: &Path) -> Result<PathBuf> {
     fs::create_dir_all(parent).map_err(io_at("cannot create", parent))?;
-    let made = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")));
+    let made = mkdtemp(&parent.join(format!("{PREFIX}{:X<6}", "")));
     let dir = made.map_err(|e| io_at("cannot create a directory in", parent)(e.into()))?;
     // Servers of another user pass through it; their own directories below are private.
     let open = fs::Permissions::from_mode(0o755);
