@@ -19,6 +19,7 @@ mod catalogue;
 mod copy;
 mod cut;
 mod leaks;
+mod habits;
 mod lifecycle;
 mod limits;
 mod lost;
