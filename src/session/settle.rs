@@ -21,6 +21,7 @@ use crate::{
         frame::{Frame, HEADER_LEN},
         frontend,
         pipeline::Show,
+        report::Report,
     },
 };
 
@@ -204,7 +205,7 @@ impl Session {
     /// A message that answers a query of our own; the last one of it has just been taken off the pipeline.
     pub(super) fn own_reply(&mut self, frame: Frame) -> Result<(), Step> {
         match (frame.tag, &self.question) {
-            (b'E', None) => return Err(self.cannot_be_dressed()),
+            (b'E', None) => return Err(self.cannot_be_dressed(frame)),
             (b'E', Some(_)) => self.answer(Answer::Refused),
             (b'D', Some(_)) => {
                 let answer = self.read_answer(frame);
@@ -223,7 +224,13 @@ impl Session {
         Ok(())
     }
 
-    fn cannot_be_dressed(&self) -> Step {
+    fn cannot_be_dressed(&mut self, frame: Frame) -> Step {
+        let report = Report::parse_start(self.reply_body(frame));
+        let detail = String::from_utf8_lossy(&report.sqlstate.unwrap_or_default()).into_owned();
+        // Nothing that the server says after it is the client's.
+        if let Some(buffer) = &mut self.to_client {
+            buffer.discard(buffer.unseen().len());
+        }
         let name = match &self.link {
             Link::Held { pool, .. } => pool.view().config.name.clone(),
             _ => String::new(),
@@ -232,7 +239,8 @@ impl Session {
             Kind::ServerGone,
             name,
             "the session's settings could not be set on another server",
-        );
+        )
+        .detail(format!("the server refused them with SQLSTATE {detail}"));
         Step::ServerEnded(ServerEnd::Broke(error))
     }
 

@@ -275,6 +275,20 @@ fn pins_end_when_what_they_were_for_is_gone() {
 }
 
 #[test]
+fn a_session_whose_settings_no_server_takes_any_more_is_told_so() {
+    let bed = Bed::new(1);
+    bed.sql("CREATE ROLE passing; GRANT passing TO app");
+    let (mut client, mut other) = (bed.client(), bed.client());
+    client.ok("SET ROLE passing");
+    // Its server is set back for another session.
+    other.ok("SELECT 1");
+    bed.sql("REVOKE passing FROM app; DROP ROLE passing");
+    client.send(&query("SELECT current_user"));
+    assert_eq!(client.farewell(), "E[FATAL 08006]");
+    other.ok("SELECT 1");
+}
+
+#[test]
 fn what_is_left_while_the_server_is_being_asked_keeps_it() {
     let bed = Bed::new(1);
     let mut other = bed.client();
