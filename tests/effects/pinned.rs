@@ -11,6 +11,8 @@ pub const UNTERMINATED: &[&str] = &[
 ];
 
 pub const PINNED: &[(PinReason, &str)] = &[
+    // Of two reasons the one that nobody can look for.
+    (Dblink, "SELECT pg_advisory_lock(1), dblink_connect('x')"),
     // Attribute notation.
     (AdvisoryLock, "SELECT (5::bigint).pg_advisory_lock"),
     (AdvisoryLock, "SELECT x.pg_try_advisory_lock FROM x"),

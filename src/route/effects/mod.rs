@@ -84,6 +84,21 @@ impl PinReason {
     }
 }
 
+impl PinReason {
+    /// Whether the server can be asked if it is gone.
+    fn can_be_seen(self) -> bool {
+        matches!(
+            self,
+            PinReason::Prepare
+                | PinReason::Listen
+                | PinReason::TempTable
+                | PinReason::HoldCursor
+                | PinReason::AdvisoryLock
+                | PinReason::Discard
+        )
+    }
+}
+
 /// READ ONLY or READ WRITE, as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
@@ -158,7 +173,7 @@ pub enum Count {
 /// What a text leaves behind and does, over all its statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Effects {
-    /// Why the session must keep its server: the first reason that was found. None: nothing named in the text stays
+    /// Why the session must keep its server: the first reason that nobody can look for, else the first. None: nothing named in the text stays
     /// behind once the transaction is over.
     pub pin: Option<PinReason>,
     /// Settings that may be left changed. No reason to keep the server: they can be asked for and set on another.
@@ -257,8 +272,12 @@ impl Effects {
         self.changes_catalogue |= function.changes_catalogue;
     }
 
+    /// What nobody can look for counts before what can be seen to be gone.
     fn pin(&mut self, reason: PinReason) {
-        self.pin.get_or_insert(reason);
+        match self.pin {
+            Some(before) if !before.can_be_seen() || reason.can_be_seen() => {}
+            _ => self.pin = Some(reason),
+        }
     }
 
     fn raise(&mut self, kind: Kind) {
