@@ -57,6 +57,7 @@ pub(super) async fn run(shared: Weak<Shared>, database: Arc<Database>) {
         let topology = alive.topology.current();
         seen = seen.max(topology.number);
         keeper.refresh(&alive, &topology).await;
+        keeper.database.was_read.send_replace(true);
         if keeper.is_unused(&alive) {
             return;
         }

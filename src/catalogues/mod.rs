@@ -28,7 +28,10 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use crate::{
     config::Config,
@@ -43,6 +46,9 @@ use crate::{
 
 /// How often a catalogue is looked at without a reason.
 pub const REFRESH: Duration = Duration::from_secs(30);
+
+/// A login waits so long for its database's first reading.
+const FIRST_READ: Duration = Duration::from_millis(300);
 
 /// The way to the databases; cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -128,6 +134,8 @@ pub struct Database {
     /// Changes under way.
     changing: AtomicU32,
     rules_changed: AtomicBool,
+    /// The first reading has ended, well or not.
+    was_read: watch::Sender<bool>,
     wake: Notify,
 }
 
@@ -147,8 +155,20 @@ impl Database {
             epoch: AtomicU64::new(next_epoch()),
             changing: AtomicU32::new(0),
             rules_changed: AtomicBool::new(false),
+            was_read: watch::Sender::new(false),
             wake: Notify::new(),
         }
+    }
+
+    /// Waits for the end of the first reading, but not for long: a session that calls a function before it keeps its
+    /// server for life.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn first_read(&self) {
+        let mut was_read = self.was_read.subscribe();
+        // The sender lives in `self`: this cannot fail.
+        let _ = timeout(FIRST_READ, was_read.wait_for(|read| *read)).await;
     }
 
     /// What is known just now, for a server of the node's generation `generation`.

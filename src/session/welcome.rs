@@ -122,6 +122,7 @@ impl Session {
             PoolMode::Session => Some(self.take_session_server().await?),
             PoolMode::Transaction => {
                 self.told = self.known_parameters().await?;
+                self.identity.database().first_read().await;
                 None
             }
         };

@@ -177,6 +177,13 @@ fn a_trigger_of_the_same_transaction_leaks_nothing() {
 }
 
 #[test]
+fn the_first_session_of_a_database_has_its_catalogue() {
+    let bed = Bed::with(ALL, |config| config.workers = 1);
+    bed.sql(FUNCTIONS);
+    assert!(is_free(&bed, "SELECT good(1)"));
+}
+
+#[test]
 fn functions_that_the_configuration_names_are_taken_for_harmless() {
     let bed = Bed::with(ALL, |config| {
         config.workers = 1;
