@@ -94,21 +94,24 @@ impl Session {
     }
 
     /// The session may not do something: names in `message` were not set, and could not be set on another server either.
-    /// Messages are translated, names are not. Who has acted as another role may have been allowed to before.
+    /// Messages are translated, names are not. Who has acted as another role may have been allowed to before, and keeps
+    /// the server.
     pub(super) fn refused_to_set(&mut self, message: &str) {
         let known = &self.settings;
         let Some(unsettled) = &mut self.unsettled else {
             return;
         };
-        let others = unsettled.names.iter().map(|name| &**name);
-        if known.names().chain(others).any(is_identity) {
-            return;
-        }
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
-        let words = message.split(|c| !is_part(c));
-        unsettled
-            .names
-            .retain(|name| known.contains(name) || !words.clone().any(|word| word == &**name));
+        let is_refused = |name: &str| {
+            let mut words = message.split(|c| !is_part(c));
+            !known.contains(name) && words.any(|word| word == name)
+        };
+        let others = unsettled.names.iter().map(|name| &**name);
+        if !known.names().chain(others).any(is_identity) {
+            unsettled.names.retain(|name| !is_refused(name));
+        } else if unsettled.names.iter().any(|name| is_refused(name)) {
+            self.pin("set");
+        }
     }
 
     /// Something that keeps the server may have come, or gone.
