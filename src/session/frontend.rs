@@ -372,6 +372,9 @@ impl Session {
         if let Some(reason) = statement.pin {
             self.pin(reason);
         }
+        if statement.several_pins {
+            self.pins.expect_all();
+        }
         if statement.ends_state {
             self.doubt_pins();
         }

@@ -129,6 +129,19 @@ impl Pins {
         is_new
     }
 
+    /// Whatever can be looked for may be there.
+    pub(super) fn expect_all(&mut self) {
+        for trace in [
+            Trace::Listen,
+            Trace::TempTable,
+            Trace::HoldCursor,
+            Trace::Prepare,
+            Trace::AdvisoryLock,
+        ] {
+            self.until_gone.add(trace);
+        }
+    }
+
     pub(super) fn keep_for_life(&mut self, reason: &'static str) -> bool {
         let is_new = self.for_life.is_none();
         self.for_life.get_or_insert(reason);

@@ -59,6 +59,8 @@ impl Changes {
 pub struct Statement {
     /// What it leaves behind in the server's session, if it may leave anything.
     pub pin: Option<&'static str>,
+    /// There are other reasons beside it.
+    pub several_pins: bool,
     /// Settings that it may leave changed.
     pub changes: Option<Rc<Changes>>,
     /// May end what an earlier statement left behind.
@@ -85,6 +87,7 @@ impl Statement {
     /// A text that is too long to be looked at.
     pub const TOO_LONG: Statement = Statement {
         pin: Some("long_statement"),
+        several_pins: false,
         changes: None,
         ends_state: false,
         control: Control::Commit,
@@ -114,6 +117,7 @@ impl Statement {
         };
         Statement {
             pin,
+            several_pins: effects.several_pins,
             changes,
             ends_state: effects.ends_state,
             control,

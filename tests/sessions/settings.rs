@@ -331,6 +331,33 @@ fn a_session_knows_its_own_notifications_by_the_pid_of_its_login() {
 }
 
 #[test]
+fn of_two_things_left_at_once_one_alone_keeps_the_server() {
+    let bed = Bed::new(1);
+    let mut other = bed.client();
+    for (make, first, still, second) in [
+        (
+            "LISTEN ear; CREATE TEMP TABLE tt AS SELECT 1 AS i",
+            "UNLISTEN ear",
+            "SELECT i FROM tt",
+            "DROP TABLE tt",
+        ),
+        (
+            "CREATE TEMP TABLE tt AS SELECT pg_try_advisory_lock(3) AS got",
+            "DROP TABLE tt",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+            "SELECT pg_advisory_unlock(3)",
+        ),
+    ] {
+        let mut client = bed.client();
+        client.ok(make);
+        client.ok(first);
+        assert_eq!(client.value(still), "1", "{make}");
+        client.ok(second);
+        other.ok("SELECT 1");
+    }
+}
+
+#[test]
 fn what_was_undone_with_its_transaction_pins_no_longer() {
     let bed = Bed::new(1);
     let mut other = bed.client();

@@ -176,6 +176,8 @@ pub struct Effects {
     /// Why the session must keep its server: the first reason that nobody can look for, else the first. None: nothing named in the text stays
     /// behind once the transaction is over.
     pub pin: Option<PinReason>,
+    /// There are other reasons beside it.
+    pub several_pins: bool,
     /// Settings that may be left changed. No reason to keep the server: they can be asked for and set on another.
     pub changes: Changes,
     /// May end what an earlier statement left: UNLISTEN, DROP, CLOSE, DEALLOCATE, DISCARD, pg_advisory_unlock.
@@ -224,6 +226,7 @@ impl Effects {
     /// For a text that cannot be read at all.
     const OPAQUE: Effects = Effects {
         pin: Some(PinReason::OpaqueStatement),
+        several_pins: false,
         changes: Changes::NONE,
         ends_state: false,
         control: TxControl::None,
@@ -274,6 +277,7 @@ impl Effects {
 
     /// What nobody can look for counts before what can be seen to be gone.
     fn pin(&mut self, reason: PinReason) {
+        self.several_pins |= self.pin.is_some_and(|before| before != reason);
         match self.pin {
             Some(before) if !before.can_be_seen() || reason.can_be_seen() => {}
             _ => self.pin = Some(reason),
