@@ -50,6 +50,7 @@ fn main() {
         args.seconds
     );
     for mode in &args.modes {
+        let peers: Vec<_> = peers.iter().filter(|p| p.runs(mode)).cloned().collect();
         for clients in &args.clients {
             case(&args, &peers, mode, *clients);
         }

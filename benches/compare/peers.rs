@@ -14,6 +14,7 @@ use pgsluice::cluster::{Cluster, PortLease};
 use tempfile::TempDir;
 
 pub const OURS: &str = "pgsluice";
+const PGBOUNCER: &str = "pgbouncer";
 const HAPROXY: &str = "haproxy";
 pub const USER: &str = "postgres";
 pub const DATABASE: &str = "postgres";
@@ -21,6 +22,7 @@ const POOL_SIZE: u32 = 20;
 // HAProxy wants two descriptors for each, and refuses to start without.
 const MAX_CLIENTS: u32 = 6_000;
 
+#[derive(Clone)]
 pub struct Peer {
     pub name: &'static str,
     pub port: u16,
@@ -29,6 +31,13 @@ pub struct Peer {
     /// Many clients share few servers.
     pub pools: bool,
     pub pgbench: PathBuf,
+}
+
+impl Peer {
+    /// Debian's PgBouncer came before prepared statements in transaction mode.
+    pub fn runs(&self, mode: &str) -> bool {
+        self.name != PGBOUNCER || mode != "prepared"
+    }
 }
 
 /// A running proxy; killed when dropped.
@@ -161,7 +170,7 @@ fn pgbouncer(dir: &Path, postgres: u16) -> Option<Proxy> {
     if nix::unistd::geteuid().is_root() {
         command.args(["-u", "postgres"]);
     }
-    Some(start("pgbouncer", lease, command.arg(ini)))
+    Some(start(PGBOUNCER, lease, command.arg(ini)))
 }
 
 fn haproxy(dir: &Path, postgres: u16) -> Option<Proxy> {
