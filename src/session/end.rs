@@ -70,6 +70,10 @@ impl Session {
         self.question = None;
         let verdict = match end {
             ServerEnd::Broke(error) => {
+                // What it said beside the protocol is not passed, and must not stand in the way of our last message.
+                if let Some(buffer) = &mut self.to_client {
+                    buffer.discard(buffer.unseen().len());
+                }
                 tracing::warn!(%error, "closed a server");
                 Verdict::Ended(error)
             }

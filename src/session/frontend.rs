@@ -233,7 +233,10 @@ impl Session {
         if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
             return Ok(Forwarded::Waits);
         }
-        self.unnamed.forget();
+        // With a zero byte inside it is malformed, and ends nothing.
+        if memchr::memchr(0, self.body(frame)).is_none_or(|at| at + 1 + HEADER_LEN == frame.len) {
+            self.unnamed.forget();
+        }
         let refusal = self.refusal(&statement);
         self.clear_databases(&statement);
         self.note_execution(&statement);

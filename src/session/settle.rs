@@ -227,13 +227,9 @@ impl Session {
         Ok(())
     }
 
-    fn cannot_be_dressed(&mut self, frame: Frame) -> Step {
+    fn cannot_be_dressed(&self, frame: Frame) -> Step {
         let report = Report::parse_start(self.reply_body(frame));
         let detail = String::from_utf8_lossy(&report.sqlstate.unwrap_or_default()).into_owned();
-        // Nothing that the server says after it is the client's.
-        if let Some(buffer) = &mut self.to_client {
-            buffer.discard(buffer.unseen().len());
-        }
         let name = match &self.link {
             Link::Held { pool, .. } => pool.view().config.name.clone(),
             _ => String::new(),

@@ -256,7 +256,8 @@ impl Pipeline {
             }
             _ => self.batch = Batch::Open,
         }
-        if self.phase == Phase::Normal {
+        // In copy-in mode too: the COPY may have failed already, and then this is executed.
+        if self.phase != Phase::SkipToSync {
             self.owed.push_back(Owed { sent, show, ticket });
         }
     }
@@ -499,6 +500,13 @@ mod tests {
         busy("q <E<ZE");
         free("f <V<ZI");
         free("f <E<ZI");
+    }
+
+    #[test]
+    fn a_query_sent_while_the_failure_of_a_copy_was_under_way_is_answered() {
+        free("q <G xx q q <E<ZI <T<D<C<ZI <I<ZI");
+        busy("q <G x q <E<ZI");
+        free("q <G x k q <E<ZI <C<ZI");
     }
 
     #[test]
