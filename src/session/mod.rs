@@ -120,7 +120,7 @@ struct Session {
 
 impl Session {
     /// Runs the session from its welcome to its end. The client has been told why, if it could be.
-    async fn run(mut self, minor: u16) {
+    async fn run(&mut self, minor: u16) {
         let welcome = Box::pin(self.welcome(minor)).await;
         if let Err(error) = welcome {
             return Box::pin(self.say_goodbye(End::Error(error))).await;

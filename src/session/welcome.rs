@@ -43,13 +43,15 @@ pub struct Admission {
     pub draining: bool,
 }
 
-/// A session from its login to its end. Boxed here, around one future that holds the session once.
+/// A session from its login to its end.
 pub fn start(admission: Admission) -> Pin<Box<dyn Future<Output = ()>>> {
     if admission.login.replication.is_some() {
         return Box::pin(replication::run(admission));
     }
     let minor = admission.login.minor;
-    Box::pin(Session::new(admission).run(minor))
+    // A future that owned the session would have room for it twice.
+    let mut session = Box::new(Session::new(admission));
+    Box::pin(async move { session.run(minor).await })
 }
 
 impl Session {

@@ -1,21 +1,14 @@
 //! Connections that end after any byte: what is left is a pool whose servers are all clean, all known, and all in use.
 
-use std::{
-    io::{Read, Write},
-    time::Duration,
-};
+use std::io::Write;
 
 use crate::{
-    bed::{self, Bed, USER, wait_until},
-    common_forwarder::{Behaviour, Direction, Forwarder},
+    bed::{Bed, USER, wait_until},
     raw::{Client, bind, describe, execute, flush, frame, parse, query, run, startup, sync},
 };
 
 /// Servers of the pool.
 const POOL: usize = 2;
-
-/// A server's connection is cut at every so many bytes: a prime, so that all parts of messages are met.
-const STEP: usize = 23;
 
 /// Whatever a session can leave on a server, as one row; a clean server answers [`CLEAN`].
 const LEFT: &str = "SELECT current_setting('work_mem'), coalesce(nullif(current_setting('my.x', true), ''), '-'), \
@@ -111,23 +104,17 @@ fn conversations() -> Vec<(&'static str, Vec<u8>)> {
 
 struct Cut {
     bed: Bed,
-    forwarder: Forwarder,
 }
 
 impl Cut {
-    /// The proxy talks to its primary through a forwarder.
     fn new() -> Cut {
-        let server = bed::shared();
-        let forwarder = Forwarder::to(server.port);
-        let mut node = server.node("pg1");
-        node.port = forwarder.port();
-        let bed = Bed::start(server, bed::config(vec![node], POOL));
+        let bed = Bed::new(POOL);
         bed.sql("SET ROLE app; CREATE TABLE t (i int)");
         // Roles are the whole cluster's, and the shared server serves every test.
         bed.sql(
             "DO $$ BEGIN CREATE ROLE cut_other; GRANT cut_other TO app; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
         );
-        Cut { bed, forwarder }
+        Cut { bed }
     }
 
     /// As many sessions as the pool has servers, and one that waits, each find a clean one.
@@ -199,37 +186,4 @@ fn a_login_that_ends_after_any_byte_leaves_nothing() {
         stream.write_all(&packet[..at]).unwrap();
     }
     cut.check("logins");
-}
-
-/// Reads until nothing more comes: what was to be cut is cut by then, or never will be.
-fn listen(client: &mut Client) {
-    const QUIET: Duration = Duration::from_millis(30);
-    client.stream.set_read_timeout(Some(QUIET)).unwrap();
-    while matches!(client.stream.read(&mut [0; 4096]), Ok(1..)) {}
-}
-
-/// Bytes that the server is sent (then: that it sends) before its connections end. Probes go the same way and are counted,
-/// so that a cut may come a little earlier.
-#[test]
-fn a_server_that_ends_after_any_byte_is_replaced_by_a_clean_one() {
-    let cut = Cut::new();
-    for (name, bytes) in conversations() {
-        for (direction, limit) in [
-            (Direction::ToServer, bytes.len()),
-            (Direction::ToClient, 2 * bytes.len()),
-        ] {
-            for at in (0..limit).step_by(STEP) {
-                let what = format!("{name}, {direction:?} cut after {at} bytes");
-                let mut client = cut.bed.client();
-                client.ok("SELECT 1");
-                cut.forwarder.set(direction, Behaviour::CutAfter(at));
-                client.send(&bytes);
-                listen(&mut client);
-                cut.forwarder.cut();
-                cut.forwarder.set(direction, Behaviour::Pass);
-                client.cut();
-                cut.check(&what);
-            }
-        }
-    }
 }

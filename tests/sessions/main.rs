@@ -2,9 +2,6 @@
 //!
 //! Clients are raw sockets: a driver would hide the order of messages, and would not send the wrong ones.
 
-#[allow(dead_code)] // other tests use all of it
-#[path = "../common/forwarder.rs"]
-mod common_forwarder;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 #[path = "../common/random.rs"]
