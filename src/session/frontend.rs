@@ -132,6 +132,10 @@ impl Session {
     }
 
     fn forward(&mut self, frame: Frame) -> Result<Forwarded, Step> {
+        // PostgreSQL answers a Sync with a body by an error and by ReadyForQuery: one message, two ends.
+        if frame.tag == b'S' && frame.len > HEADER_LEN {
+            return Err(violated(frame));
+        }
         let sent = match frame.tag {
             b'Q' => return self.forward_query(frame),
             b'P' => return self.forward_parse(frame),
