@@ -3,17 +3,20 @@
 //!
 //! [`lexer`] cuts a text into PostgreSQL's own tokens, [`keyword`] knows the key words, [`functions`] which built-in
 //! functions are harmless, [`effects`] says what a text leaves behind in a session, [`settings`] which setting a
-//! SET or RESET names, [`catalogue`] what a database's functions leave behind.
+//! SET or RESET names, [`catalogue`] what a database's functions leave behind, [`class`] whether a text is a proven read
+//! that may run on a replica, which [`primary`]'s functions may not.
 //!
-//! Everything here errs in one direction: what is not recognised pins the session to its server.
+//! Everything here errs in one direction: what is not recognised pins the session to its server, and goes to the primary.
 
 pub mod catalogue;
+pub mod class;
 pub mod effects;
 mod function_table;
 pub mod functions;
 pub mod keyword;
 mod keyword_table;
 pub mod lexer;
+pub mod primary;
 pub mod settings;
 
 #[cfg(test)]

@@ -236,7 +236,7 @@ impl Filter {
 }
 
 /// The name that a word or quoted identifier stands for: folded, or without its quotes, and cut.
-fn with_name<T>(written: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
+pub(super) fn with_name<T>(written: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
     let quoted = written
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""));

@@ -1,0 +1,187 @@
+//! Where a statement may run: a *proven read* anywhere, everything else on the primary.
+//!
+//! The proof is one of names. [`effects`](super::effects) has shown that no statement of the text writes, locks, changes
+//! the session or calls what is not known; here every word, name and operator of the text is held to what is known of
+//! it: a built-in function that needs the primary ([`super::primary`]), a relation that a replica does not have. Where a
+//! word may stand for an object is not asked finely: a column that bears a function's name costs nothing, but one that
+//! bears the name of an unlogged table sends its statement to the primary.
+//!
+//! What is not understood goes to the primary. Pure, like all of [`super`].
+
+mod scan;
+
+use super::{
+    Context,
+    effects::{Count, Effects, Kind, Names, PinReason, TxControl},
+};
+
+/// Where a text may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Primary,
+    /// A proven read.
+    Anywhere,
+}
+
+impl Place {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Place::Primary => "primary",
+            Place::Anywhere => "anywhere",
+        }
+    }
+}
+
+/// Why a text has its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A proven read.
+    Read,
+    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY FROM, or a definition.
+    Write,
+    /// FOR UPDATE and its like.
+    Locking,
+    /// SELECT … INTO.
+    Into,
+    Transaction,
+    /// SET, SHOW, `set_config`, `current_setting`.
+    Setting,
+    /// A statement about the session or its server: LISTEN, FETCH, VACUUM, EXECUTE.
+    Utility,
+    Function,
+    Relation,
+    Sequence,
+    Temp,
+    /// A relation or function whose database was not read yet, or is being changed.
+    NoCatalogue,
+    /// Not recognised.
+    Unknown,
+}
+
+impl Reason {
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Read => "read",
+            Reason::Write => "write",
+            Reason::Locking => "locking",
+            Reason::Into => "into",
+            Reason::Transaction => "transaction",
+            Reason::Setting => "setting",
+            Reason::Utility => "utility",
+            Reason::Function => "function",
+            Reason::Relation => "relation",
+            Reason::Sequence => "sequence",
+            Reason::Temp => "temp",
+            Reason::NoCatalogue => "no_catalogue",
+            Reason::Unknown => "unknown",
+        }
+    }
+}
+
+/// Where a text may run, and what decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    pub place: Place,
+    pub reason: Reason,
+    /// The function, relation or word that decided, folded.
+    pub object: Option<Box<str>>,
+}
+
+impl Class {
+    pub const READ: Class = Class {
+        place: Place::Anywhere,
+        reason: Reason::Read,
+        object: None,
+    };
+
+    /// On the primary, for this reason.
+    pub const fn primary(reason: Reason) -> Self {
+        Class {
+            place: Place::Primary,
+            reason,
+            object: None,
+        }
+    }
+
+    fn by(reason: Reason, object: &[u8]) -> Self {
+        let object = String::from_utf8_lossy(object);
+        Class {
+            object: Some(object.into()),
+            ..Class::primary(reason)
+        }
+    }
+}
+
+/// The class of the text of a Query or Parse message; of several statements the strongest decides. `effects` are those
+/// of the same text, read with the same names.
+pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
+    match by_effects(effects) {
+        None => scan::Scan::new(text, context, names).run(),
+        // What is to blame has a name that only the text can tell.
+        Some(Reason::Function) => match scan::Scan::new(text, context, names).run() {
+            Class::READ => Class::primary(Reason::Function),
+            class if effects.pin == Some(PinReason::OpaqueFunction) => class,
+            class => Class {
+                reason: Reason::Function,
+                ..class
+            },
+        },
+        Some(reason @ (Reason::Write | Reason::Into)) => {
+            Class::primary(scan::kind_of_write(text, context).unwrap_or(reason))
+        }
+        Some(reason) => Class::primary(reason),
+    }
+}
+
+/// Why the text is no read, as far as its effects say.
+fn by_effects(effects: &Effects) -> Option<Reason> {
+    if effects.statements == Count::Zero {
+        return None;
+    }
+    let reason = match effects.kind {
+        Kind::Empty | Kind::Read | Kind::CopyTo => return by_marks(effects),
+        _ if effects.control != TxControl::None => Reason::Transaction,
+        Kind::Utility if !effects.changes.is_none() => Reason::Setting,
+        Kind::Utility => match effects.pin {
+            Some(PinReason::Set | PinReason::Reading | PinReason::Setseed) => Reason::Setting,
+            _ => Reason::Utility,
+        },
+        Kind::Write { .. } | Kind::CopyFrom | Kind::Ddl => Reason::Write,
+        Kind::Execute | Kind::Call | Kind::Do | Kind::OutsideTransaction => Reason::Utility,
+        Kind::Unknown => Reason::Unknown,
+    };
+    Some(reason)
+}
+
+/// Of a text whose verbs all read.
+fn by_marks(effects: &Effects) -> Option<Reason> {
+    let reason = match effects.pin {
+        Some(PinReason::Set | PinReason::Reading) => Reason::Setting,
+        Some(PinReason::TempTable) => Reason::Temp,
+        Some(PinReason::Sequence) => Reason::Sequence,
+        Some(PinReason::OpaqueStatement | PinReason::Discard) => Reason::Unknown,
+        Some(PinReason::Prepare | PinReason::Listen | PinReason::HoldCursor) => Reason::Utility,
+        Some(
+            PinReason::AdvisoryLock
+            | PinReason::Load
+            | PinReason::Setseed
+            | PinReason::ReplicationSlot
+            | PinReason::Backup
+            | PinReason::ReplicationOrigin
+            | PinReason::Dblink
+            | PinReason::OpaqueFunction,
+        ) => Reason::Function,
+        None if effects.control != TxControl::None => Reason::Transaction,
+        None if effects.advances_sequence => Reason::Sequence,
+        None if !effects.changes.is_none() => Reason::Setting,
+        None if effects.read_write_request => Reason::Setting,
+        None if effects.ends_state => Reason::Function,
+        None if effects.changes_catalogue => Reason::Function,
+        None => return None,
+    };
+    Some(reason)
+}
+
+#[cfg(test)]
+mod tests;
