@@ -1,10 +1,11 @@
 //! What a statement is, from its text alone. Pure: no socket, clock, log or configuration, and no
-//! allocation but for the catalogue's judgement.
+//! allocation but for the catalogue's judgement and for parsing.
 //!
 //! [`lexer`] cuts a text into PostgreSQL's own tokens, [`keyword`] knows the key words, [`functions`] which built-in
 //! functions are harmless, [`effects`] says what a text leaves behind in a session, [`settings`] which setting a
 //! SET or RESET names, [`catalogue`] what a database's functions leave behind, [`class`] whether a text is a proven read
-//! that may run on a replica, which [`primary`]'s functions may not.
+//! that may run on a replica, which [`primary`]'s functions may not. [`parse`] reads a text
+//! whole: which statements it has and all that they name.
 //!
 //! Everything here errs in one direction: what is not recognised pins the session to its server, and goes to the primary.
 
@@ -16,6 +17,7 @@ pub mod functions;
 pub mod keyword;
 mod keyword_table;
 pub mod lexer;
+pub mod parse;
 pub mod primary;
 pub mod settings;
 
