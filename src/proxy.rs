@@ -90,6 +90,7 @@ impl Proxy {
             acceptors: watch::Sender::new(true),
         };
         proxy.explore().await;
+        proxy.common.topology.refuse_foreign_state()?;
         proxy.open(sockets, http, &security)?;
         Ok(proxy)
     }

@@ -212,6 +212,113 @@ fn a_node_of_another_cluster_is_refused_by_name() {
     }
 }
 
+/// A configuration that remembers in `state`.
+fn remembering(
+    nodes: Vec<pgsluice::config::Node>,
+    state: &std::path::Path,
+) -> pgsluice::config::Config {
+    let mut config = config(nodes);
+    config.failover.state_file = Some(state.to_owned());
+    config.failover.settle = std::time::Duration::ZERO;
+    config
+}
+
+fn wait_written(state: &std::path::Path, text: &str) {
+    let deadline = Instant::now() + nodes::PATIENCE;
+    while !std::fs::read_to_string(state).is_ok_and(|it| it.contains(text)) {
+        assert!(Instant::now() < deadline, "never written: {text}");
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+#[test]
+fn an_old_primary_that_is_alone_after_a_restart_is_fenced_by_the_state_file() {
+    for bin in installations() {
+        let (old, dir) = (Server::primary(&bin), tempfile::tempdir().unwrap());
+        let next = old.replica();
+        let both = vec![old.node("pg1"), next.node("pg2")];
+        let state = dir.path().join("state");
+        let probed = Probed::with(remembering(both.clone(), &state));
+        probed.wait("both up", |t| {
+            is_primary(t, "pg1") && t.replicas_up().count() == 1
+        });
+        wait_written(&state, "timeline = 1");
+        old.freeze();
+        probed.wait_health("pg1", Health::Down);
+        next.promote();
+        probed.wait_primary("pg2");
+        wait_written(&state, "timeline = 2");
+        wait_written(&state, &format!("primary = \"127.0.0.1:{}\"", next.port));
+        drop(probed);
+        next.freeze();
+        old.thaw();
+
+        let forgetful = Probed::with(remembering(both.clone(), &dir.path().join("other")));
+        forgetful.wait_primary("pg1");
+        drop(forgetful);
+        let probed = Probed::with(remembering(both, &state));
+        let fenced = probed.wait_health("pg1", Health::Fenced);
+        assert_eq!(fenced.nodes[0].reason, Reason::OldTimeline);
+        next.thaw();
+        probed.wait_primary("pg2");
+        assert!(!probed.ever(|t| is_primary(t, "pg1")));
+    }
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_an_alarm_until_it_can() {
+    let (primary, dir) = (
+        Server::primary(&installations()[0]),
+        tempfile::tempdir().unwrap(),
+    );
+    let place = dir.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let replica = primary.replica();
+    let nodes = vec![primary.node("pg1"), replica.node("pg2")];
+    let probed = Probed::with(remembering(nodes, &place.join("state")));
+    probed.wait_primary("pg1");
+    wait_written(&place.join("state"), "timeline = 1");
+    std::fs::remove_dir_all(&place).unwrap();
+    primary.ctl(&["stop", "-m", "fast"]);
+    replica.promote();
+    let unsaved = Alarm::StateNotSaved;
+    let alarmed = probed.wait("the alarm", |t| t.alarms.contains(&unsaved));
+    assert!(is_primary(&alarmed, "pg2") || probed.wait_primary("pg2").primary == Some(1));
+    std::fs::create_dir(&place).unwrap();
+    let calm = probed.wait("no alarm", |t| !t.alarms.contains(&unsaved));
+    assert!(is_primary(&calm, "pg2"));
+    wait_written(&place.join("state"), "timeline = 2");
+}
+
+#[test]
+fn a_promotion_beside_a_primary_with_replicas_holds_writes_until_one_of_them_stops() {
+    for bin in installations() {
+        let primary = Server::primary(&bin);
+        let (stray, replica) = (primary.replica(), primary.replica());
+        let nodes = vec![primary.node("pg1"), stray.node("pg2"), replica.node("pg3")];
+        let probed = Probed::start(nodes.clone());
+        probed.wait("all up", |t| {
+            is_primary(t, "pg1") && t.replicas_up().count() == 2
+        });
+        stray.promote();
+        let disputed = probed.wait("the alarm", |t| t.alarms.contains(&Alarm::StrayPromotion));
+        assert_eq!(disputed.primary, None);
+        assert_eq!(disputed.nodes[0].reason, Reason::Disputed);
+        assert!(disputed.nodes[2].is_up(), "reads go on");
+        let mut trusting = config(nodes);
+        trusting.failover.trust_promotion = true;
+        let trusted = Probed::with(trusting);
+        let followed = trusted.wait("the promotion and the replica of the other", |t| {
+            is_primary(t, "pg2") && t.nodes[2].reason == Reason::OtherTimeline
+        });
+        assert_eq!(followed.nodes[0].reason, Reason::OldTimeline);
+        assert!(!probed.ever(|t| is_primary(t, "pg2")));
+        primary.ctl(&["stop", "-m", "fast"]);
+        let followed = probed.wait_primary("pg2");
+        assert!(!followed.alarms.contains(&Alarm::StrayPromotion));
+    }
+}
+
 #[test]
 fn a_reload_adds_and_removes_nodes_without_touching_the_others() {
     for bin in installations() {

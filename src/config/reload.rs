@@ -1,6 +1,6 @@
 //! What a reload can take over while sessions live, and what needs a restart.
 
-use super::{Config, Listener};
+use super::{Config, Failover, Listener};
 
 /// The difference between two configurations. Both lists hold dotted keys, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
         ("workers", old.workers != new.workers),
         ("http.listen", old.http != new.http),
         ("listener.listen", addresses(old) != addresses(new)),
+        (
+            "failover.state_file",
+            old.failover.state_file != new.failover.state_file,
+        ),
         ("log", old.log != new.log),
     ];
     let live = [
@@ -31,7 +35,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
         ("pool", old.pool != new.pool),
         ("probe", old.probe != new.probe),
         ("reads", old.reads != new.reads),
-        ("failover", old.failover != new.failover),
+        ("failover", failover_differs(&old.failover, &new.failover)),
         ("limits", old.limits != new.limits),
         ("auth", old.auth != new.auth),
         ("user", old.users != new.users),
@@ -47,6 +51,16 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
 fn changed(all: &[(&'static str, bool)]) -> Vec<&'static str> {
     let changed = all.iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| *key).collect()
+}
+
+/// The state file stays what it was.
+fn failover_differs(old: &Failover, new: &Failover) -> bool {
+    let state_file = old.state_file.clone();
+    let new = Failover {
+        state_file,
+        ..new.clone()
+    };
+    *old != new
 }
 
 fn addresses(config: &Config) -> Vec<std::net::SocketAddr> {

@@ -9,8 +9,9 @@ use std::{
 use super::{
     Alarm, NodeView, Topology,
     facts::Fact,
-    record::Record,
-    ruling::{self, Certainty, Claim, Memory, Verdict},
+    record::{Record, Word},
+    ruling::{self, Certainty, Claim, Memory, Ruling, Verdict},
+    state::State,
 };
 use crate::config;
 
@@ -20,14 +21,41 @@ pub(super) struct NodeId(u64);
 
 struct Entry {
     id: NodeId,
+    /// How the state file names the node.
+    place: String,
     record: Record,
     view: Arc<NodeView>,
 }
 
-pub(super) struct Judge {
+/// What the configuration says about judging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rules {
     /// How long a node may be silent before it is down.
-    patience: Duration,
+    pub patience: Duration,
+    /// How long writes wait after a start for nodes that have not spoken.
+    pub settle: Duration,
+    /// Follow a promotion even while the old primary answers and streams.
+    pub trust_promotion: bool,
+}
+
+/// Where writes stand after a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// No node was ever named.
+    Empty,
+    /// Until then, a node that has not spoken may know of a higher timeline.
+    Cold(Instant),
+    Over,
+}
+
+pub(super) struct Judge {
+    rules: Rules,
     memory: Memory,
+    /// Where the node is that was last seated on the highest timeline. It keeps its claim over a restart.
+    incumbent: Option<String>,
+    start: Start,
+    /// The memory could not be written down.
+    is_unsaved: bool,
     entries: Vec<Entry>,
     /// The last snapshot's.
     number: u64,
@@ -38,10 +66,19 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub fn new(patience: Duration, memory: Memory) -> Self {
+    /// `state`: what an earlier process remembered.
+    pub fn new(rules: Rules, state: Option<State>) -> Self {
+        let remembered = state.as_ref().map(|state| Memory {
+            system_id: Some(state.system_id),
+            highest: state.timeline,
+            certainty: Certainty::Settled,
+        });
         Judge {
-            patience,
-            memory,
+            rules,
+            memory: remembered.unwrap_or_default(),
+            incumbent: state.and_then(|state| state.primary),
+            start: Start::Empty,
+            is_unsaved: false,
             entries: Vec::new(),
             number: 0,
             primary: None,
@@ -50,8 +87,25 @@ impl Judge {
         }
     }
 
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// What must outlive this process; None before the cluster is known.
+    pub fn state(&self) -> Option<State> {
+        let settled = self.memory.certainty == Certainty::Settled && self.memory.highest > 0;
+        let system_id = self.memory.system_id.filter(|_| settled)?;
+        Some(State {
+            system_id,
+            timeline: self.memory.highest,
+            primary: self.incumbent.clone(),
+        })
+    }
+
+    /// Whether the state could be written down; returns the next snapshot if that is news.
+    pub fn note_saved(&mut self, saved: bool, now: Instant) -> Option<Topology> {
+        self.is_unsaved = !saved;
+        self.apply_ruling(now).then(|| self.snapshot())
     }
 
     /// The nodes from now on, in this order; returns their ids. What is known of a node that stays is kept, its load
@@ -59,6 +113,7 @@ impl Judge {
     /// are asked anew which one it is.
     pub fn set_nodes(&mut self, nodes: &[config::Node], now: Instant) -> (Vec<NodeId>, Topology) {
         let mut old = std::mem::take(&mut self.entries);
+        let first = old.is_empty();
         for node in nodes {
             let known = old.iter().position(|e| same_place(&e.view.config, node));
             let entry = match known {
@@ -67,7 +122,10 @@ impl Judge {
             };
             self.entries.push(entry);
         }
-        self.settle_anew_if_moved();
+        match first {
+            true => self.start = Start::Cold(now + self.rules.settle),
+            false => self.settle_anew_if_moved(now),
+        }
         let ids = self.entries.iter().map(|entry| entry.id).collect();
         (ids, self.next_snapshot(now))
     }
@@ -76,7 +134,7 @@ impl Judge {
     /// A fact about a node that was removed is nothing.
     pub fn observe(&mut self, node: NodeId, now: Instant, fact: Fact) -> Option<Topology> {
         let entry = self.entries.iter_mut().find(|entry| entry.id == node)?;
-        entry.record.observe(now, fact, self.patience);
+        entry.record.observe(now, fact, self.rules.patience);
         entry.view.position.set_insert(entry.record.insert());
         entry.view.position.set_replay(entry.record.replay());
         self.apply_ruling(now).then(|| self.snapshot())
@@ -100,9 +158,16 @@ impl Judge {
 
     /// Returns whether the snapshot is another than the last.
     fn apply_ruling(&mut self, now: Instant) -> bool {
-        let claims: Vec<Claim> = self.entries.iter().map(claim).collect();
-        let ruling = ruling::rule(self.memory, &claims);
-        self.memory = ruling.memory;
+        let rules = ruling::Rules {
+            trust_promotion: self.rules.trust_promotion,
+            hold_writes: self.is_cold(now),
+        };
+        let claims: Vec<Claim> = self.entries.iter().map(|entry| self.claim(entry)).collect();
+        let mut ruling = ruling::rule(rules, self.memory, &claims);
+        if self.is_unsaved {
+            ruling.alarms.push(Alarm::StateNotSaved);
+        }
+        self.remember(&ruling);
         let mut changed = (self.primary, &self.alarms) != (ruling.primary, &ruling.alarms);
         for (entry, verdict) in self.entries.iter_mut().zip(&ruling.verdicts) {
             changed |= update_view(entry, verdict, now, &mut self.next);
@@ -113,20 +178,59 @@ impl Judge {
         changed
     }
 
+    fn remember(&mut self, ruling: &Ruling) {
+        let same_line = self.memory.system_id == ruling.memory.system_id
+            && self.memory.highest == ruling.memory.highest;
+        if !same_line {
+            self.incumbent = None;
+        }
+        self.memory = ruling.memory;
+        let seated = ruling.primary.and_then(|index| self.entries.get(index));
+        if let Some(entry) = seated
+            && self.incumbent.as_ref() != Some(&entry.place)
+        {
+            self.incumbent = Some(entry.place.clone());
+        }
+    }
+
+    /// Whether the start still holds writes.
+    fn is_cold(&mut self, now: Instant) -> bool {
+        let spoken = |entry: &Entry| entry.record.word() != Word::Nothing;
+        match self.start {
+            Start::Cold(until) if now >= until || self.entries.iter().all(spoken) => {
+                self.start = Start::Over;
+            }
+            _ => {}
+        }
+        self.start != Start::Over
+    }
+
+    fn claim(&self, entry: &Entry) -> Claim {
+        Claim {
+            standing: entry.record.standing(),
+            system_id: entry.record.system_id(),
+            word: entry.record.word(),
+            receiving: entry.record.is_receiving(),
+            incumbent: self.incumbent.as_ref() == Some(&entry.place),
+        }
+    }
+
     fn new_entry(&mut self, node: &config::Node, now: Instant) -> Entry {
         let mut view = NodeView::unheard(Arc::new(node.clone()), now);
         view.generation = take(&mut self.next);
         Entry {
             id: NodeId(take(&mut self.next)),
+            place: format!("{}:{}", node.host, node.port),
             record: Record::new(now),
             view: Arc::new(view),
         }
     }
 
-    fn settle_anew_if_moved(&mut self) {
+    fn settle_anew_if_moved(&mut self, now: Instant) {
         let ours = |entry: &Entry| entry.record.system_id() == self.memory.system_id;
         if !self.entries.iter().any(ours) {
             self.memory.certainty = Certainty::Settling;
+            self.start = Start::Cold(now + self.rules.settle);
         }
     }
 }
@@ -148,14 +252,6 @@ fn reconfigured(mut entry: Entry, node: &config::Node) -> Entry {
         entry.view = Arc::new(view);
     }
     entry
-}
-
-fn claim(entry: &Entry) -> Claim {
-    Claim {
-        standing: entry.record.standing(),
-        system_id: entry.record.system_id(),
-        word: entry.record.word(),
-    }
 }
 
 /// Brings a view up to the verdict; returns whether anything is new.

@@ -6,8 +6,8 @@
 //!
 //! Everything here runs on the control runtime; workers only read snapshots ([`Handle`], [`Watcher`]) and may tell
 //! that a server of theirs ended ([`Handle::report`]). Invariants of every snapshot, held by [`judge`] and its property
-//! tests: at most one node has [`Role::Primary`]; it carries the highest timeline ever seen and the cluster's system
-//! identifier; `primary` is that node while it is [`Health::Up`], else `None`.
+//! tests: at most one node has [`Role::Primary`]; it carries the highest timeline ever followed and the cluster's system
+//! identifier; `primary` is that node while it is [`Health::Up`], else `None`. What must outlive a restart is in `state`.
 
 pub mod balance;
 mod facts;
@@ -16,6 +16,7 @@ mod link;
 mod probe;
 mod record;
 mod ruling;
+mod state;
 pub(crate) mod tls;
 mod watch;
 
@@ -66,7 +67,7 @@ pub enum Health {
     Draining,
     /// Writable, but on a timeline that has been left behind, or of another cluster: nothing is sent there.
     Fenced,
-    /// No answer, refused, or starting up.
+    /// No answer, refused, or starting up; or a replica that does not follow the primary.
     Down,
 }
 
@@ -91,7 +92,7 @@ pub enum Reason {
     Answering,
     /// No probe has ended yet.
     Unheard,
-    /// It answers, but at the start no primary is named before every node had its chance to speak.
+    /// It answers, but at the start no primary is named before every node has spoken, or `failover.settle` is over.
     Settling,
     /// Nothing listens there.
     Refused,
@@ -113,6 +114,12 @@ pub enum Reason {
     OldTimeline,
     /// Another node is writable on the same timeline.
     Conflict,
+    /// Another node was promoted while this one, or that one while this one's replicas, went on: who is right is open.
+    Disputed,
+    /// It receives WAL of a timeline that has been left behind.
+    OtherTimeline,
+    /// Its WAL receiver has gone, while another replica's runs.
+    NotStreaming,
 }
 
 impl Reason {
@@ -132,6 +139,9 @@ impl Reason {
             Reason::ForeignSystem => "foreign_system",
             Reason::OldTimeline => "old_timeline",
             Reason::Conflict => "conflict",
+            Reason::Disputed => "disputed",
+            Reason::OtherTimeline => "other_timeline",
+            Reason::NotStreaming => "not_streaming",
         }
     }
 }
@@ -145,8 +155,12 @@ pub enum Alarm {
     TwoPrimaries,
     /// A writable node on an old timeline is fenced.
     StalePrimary,
+    /// A node was promoted although the primary answers and has replicas: nobody gets writes.
+    StrayPromotion,
     /// A configured node belongs to another cluster.
     ForeignNode,
+    /// `failover.state_file` cannot be written: a restart would not know the highest timeline.
+    StateNotSaved,
 }
 
 impl Alarm {
@@ -156,15 +170,19 @@ impl Alarm {
             Alarm::NoPrimary => "no_primary",
             Alarm::TwoPrimaries => "two_primaries",
             Alarm::StalePrimary => "stale_primary",
+            Alarm::StrayPromotion => "stray_promotion",
             Alarm::ForeignNode => "foreign_node",
+            Alarm::StateNotSaved => "state_not_saved",
         }
     }
 
-    pub const ALL: [Alarm; 4] = [
+    pub const ALL: [Alarm; 6] = [
         Alarm::NoPrimary,
         Alarm::TwoPrimaries,
         Alarm::StalePrimary,
+        Alarm::StrayPromotion,
         Alarm::ForeignNode,
+        Alarm::StateNotSaved,
     ];
 }
 

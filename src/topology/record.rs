@@ -33,7 +33,7 @@ pub(super) enum Standing {
 pub(super) enum Word {
     Nothing,
     Writing(u32),
-    /// The timeline is None until the WAL receiver told one.
+    /// The timeline is None until it was told: by the WAL receiver, or by the node when it still wrote.
     Replaying(Option<u32>),
 }
 
@@ -69,6 +69,8 @@ pub(super) struct Record {
     failed_dials: u32,
     system_id: Option<u64>,
     word: Word,
+    /// Whether its WAL receiver ran at the last answer, as far as the probe may see it.
+    receiving: bool,
     insert: Lsn,
     replay: Lsn,
     checkpointer: Option<SystemTime>,
@@ -85,6 +87,7 @@ impl Record {
             failed_dials: 0,
             system_id: None,
             word: Word::Nothing,
+            receiving: false,
             insert: Lsn(0),
             replay: Lsn(0),
             checkpointer: None,
@@ -98,6 +101,11 @@ impl Record {
 
     pub fn word(&self) -> Word {
         self.word
+    }
+
+    /// Whether a WAL receiver was connected when the node last answered. False without pg_monitor.
+    pub fn is_receiving(&self) -> bool {
+        self.receiving
     }
 
     pub fn system_id(&self) -> Option<u64> {
@@ -170,10 +178,12 @@ impl Record {
         match wal {
             Wal::Writing { timeline, insert } => {
                 self.word = Word::Writing(timeline);
+                self.receiving = false;
                 self.insert = insert;
             }
             Wal::Replaying { timeline, replay } => {
                 self.word = Word::Replaying(timeline.or(self.word.timeline()));
+                self.receiving = timeline.is_some();
                 self.replay = replay.unwrap_or(self.replay);
             }
         }

@@ -3,6 +3,10 @@
 //! A last word outlives its speaker's silence. So a primary that is unreachable keeps its role until a higher timeline
 //! is seen, and a second writable node on its timeline is a conflict even while the first is silent: which of the two
 //! holds the acknowledged writes cannot be known from here.
+//!
+//! The highest timeline wins, with one exception: a primary that answers and has replicas streaming was not replaced.
+//! A promotion beside it is a mistake, or a change of plan that is not finished; until one of the two yields, nobody
+//! gets writes.
 
 use super::{
     Alarm, Health, Reason, Role,
@@ -15,14 +19,27 @@ pub(super) struct Claim {
     pub standing: Standing,
     pub system_id: Option<u64>,
     pub word: Word,
+    /// Its WAL receiver ran at its last answer.
+    pub receiving: bool,
+    /// It was the last to be seated on the highest timeline.
+    pub incumbent: bool,
 }
 
-/// What must survive every snapshot (and, later, every restart).
+/// What the operator decided, and where the proxy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// Follow a promotion even while the old primary answers and streams.
+    pub trust_promotion: bool,
+    /// After a start: somebody has not spoken yet, who could know of a higher timeline.
+    pub hold_writes: bool,
+}
+
+/// What must survive every snapshot, and every restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Memory {
     /// The cluster's.
     pub system_id: Option<u64>,
-    /// The highest timeline ever seen in that cluster.
+    /// The highest timeline ever seen in that cluster; one that is disputed does not count yet.
     pub highest: u32,
     /// How sure `system_id` is.
     pub certainty: Certainty,
@@ -57,11 +74,11 @@ pub(super) struct Ruling {
 }
 
 /// Judges all nodes by their last words and what is remembered.
-pub(super) fn rule(memory: Memory, claims: &[Claim]) -> Ruling {
-    let memory = remember(memory, claims);
-    let verdicts: Vec<Verdict> = match memory.certainty {
-        Certainty::Settling => claims.iter().map(settling).collect(),
-        Certainty::Settled => settled(memory, claims),
+pub(super) fn rule(rules: Rules, memory: Memory, claims: &[Claim]) -> Ruling {
+    let memory = settle(memory, claims);
+    let (memory, verdicts): (_, Vec<Verdict>) = match memory.certainty {
+        Certainty::Settling => (memory, claims.iter().map(settling).collect()),
+        Certainty::Settled => settled(rules, memory, claims),
     };
     let primary = verdicts
         .iter()
@@ -75,25 +92,11 @@ pub(super) fn rule(memory: Memory, claims: &[Claim]) -> Ruling {
     }
 }
 
-fn settled(memory: Memory, claims: &[Claim]) -> Vec<Verdict> {
-    let seat = seat(memory, claims);
-    let judge = |(index, claim)| verdict(memory, &seat, index, claim);
-    claims.iter().enumerate().map(judge).collect()
-}
-
-fn remember(memory: Memory, claims: &[Claim]) -> Memory {
-    let memory = settle(memory, claims);
-    if memory.certainty == Certainty::Settling {
-        return memory;
-    }
-    let of_cluster = claims
-        .iter()
-        .filter(|node| node.system_id == memory.system_id);
-    let seen = of_cluster.filter_map(|node| node.word.timeline()).max();
-    Memory {
-        highest: memory.highest.max(seen.unwrap_or(0)),
-        ..memory
-    }
+fn settled(rules: Rules, memory: Memory, claims: &[Claim]) -> (Memory, Vec<Verdict>) {
+    let bench = Bench::new(rules, memory, claims);
+    let verdicts = claims.iter().enumerate();
+    let verdicts = verdicts.map(|(index, claim)| bench.verdict(index, claim));
+    (bench.memory, verdicts.collect())
 }
 
 /// Decides which cluster this is, once nobody is unheard.
@@ -121,21 +124,135 @@ fn commonest_system(claims: &[Claim]) -> Option<u64> {
 }
 
 /// Who has the highest timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seat {
     Empty,
     Taken(usize),
     /// More than one node wrote on the highest timeline.
+    Conflict,
+    /// A higher timeline was seen, and a primary that answers and has replicas streaming.
     Disputed,
 }
 
-fn seat(memory: Memory, claims: &[Claim]) -> Seat {
+/// What the verdicts on single nodes rest on.
+struct Bench {
+    rules: Rules,
+    memory: Memory,
+    seat: Seat,
+    /// The seated node answers, and a replica receives its timeline.
+    is_followed: bool,
+}
+
+impl Bench {
+    fn new(rules: Rules, memory: Memory, claims: &[Claim]) -> Self {
+        let ours = |node: &&Claim| node.system_id == memory.system_id;
+        let told = claims.iter().filter(ours);
+        let told = told.filter_map(|node| node.word.timeline()).max();
+        let told = told.unwrap_or(0);
+        let disputed = !rules.trust_promotion && is_defended(memory, told, claims);
+        let highest = match disputed {
+            true => memory.highest,
+            false => memory.highest.max(told),
+        };
+        let raised = highest > memory.highest;
+        let memory = Memory { highest, ..memory };
+        let seat = match disputed {
+            true => Seat::Disputed,
+            false => seat(memory, raised, claims),
+        };
+        let is_followed = match seat {
+            Seat::Taken(holder) if claims[holder].standing == Standing::Serving => {
+                claims.iter().any(|node| receives(memory, highest, node))
+            }
+            _ => false,
+        };
+        Bench {
+            rules,
+            memory,
+            seat,
+            is_followed,
+        }
+    }
+
+    fn verdict(&self, index: usize, claim: &Claim) -> Verdict {
+        let (role, barred) = self.role(index, claim);
+        let (health, reason) = match (health(claim.standing), barred) {
+            ((Health::Down, reason), _) => (Health::Down, reason),
+            (_, Some(barred)) => barred,
+            (open, None) => open,
+        };
+        Verdict {
+            role,
+            health,
+            reason,
+        }
+    }
+
+    /// What the node is, and why it takes no work although it answers.
+    fn role(&self, index: usize, claim: &Claim) -> (Role, Option<(Health, Reason)>) {
+        let fenced = |reason| (Role::Unknown, Some((Health::Fenced, reason)));
+        let foreign = claim.system_id.is_some() && claim.system_id != self.memory.system_id;
+        match claim.word {
+            _ if foreign => fenced(Reason::ForeignSystem),
+            Word::Nothing => (Role::Unknown, None),
+            Word::Replaying(_) => (Role::Replica, self.astray(claim)),
+            Word::Writing(timeline) if timeline < self.memory.highest => {
+                fenced(Reason::OldTimeline)
+            }
+            Word::Writing(_) if self.seat == Seat::Disputed => fenced(Reason::Disputed),
+            Word::Writing(_) if self.seat != Seat::Taken(index) => fenced(Reason::Conflict),
+            Word::Writing(_) if self.rules.hold_writes => {
+                (Role::Unknown, Some((Health::Down, Reason::Settling)))
+            }
+            Word::Writing(_) => (Role::Primary, None),
+        }
+    }
+
+    /// Why a replica is out of rotation although it answers: it shows what the primary does not, or will not for long.
+    fn astray(&self, claim: &Claim) -> Option<(Health, Reason)> {
+        let timeline = claim.word.timeline()?;
+        let reason = match claim.receiving {
+            true if timeline < self.memory.highest => Reason::OtherTimeline,
+            // Without any that follows, those that did are still the best there is.
+            false if self.is_followed => Reason::NotStreaming,
+            _ => return None,
+        };
+        matches!(self.seat, Seat::Taken(_)).then_some((Health::Down, reason))
+    }
+}
+
+/// Whether a primary below `told` still answers and has a replica streaming. One that was left behind before is none.
+fn is_defended(memory: Memory, told: u32, claims: &[Claim]) -> bool {
+    claims.iter().any(|node| match node.word {
+        Word::Writing(timeline) => {
+            let answers = node.standing == Standing::Serving && node.system_id == memory.system_id;
+            let open = (memory.highest..told).contains(&timeline);
+            open && answers && claims.iter().any(|other| receives(memory, timeline, other))
+        }
+        _ => false,
+    })
+}
+
+/// Whether a node answers and receives WAL of this timeline.
+fn receives(memory: Memory, timeline: u32, node: &Claim) -> bool {
+    node.receiving
+        && node.word == Word::Replaying(Some(timeline))
+        && node.standing == Standing::Serving
+        && node.system_id == memory.system_id
+}
+
+/// An incumbent that has not spoken since a restart counts as a second holder, as its last word would have: another one
+/// may not have its writes. `raised`: the timeline is new, and the incumbent one of the past.
+fn seat(memory: Memory, raised: bool, claims: &[Claim]) -> Seat {
     let mut holders = claims.iter().enumerate().filter(|(_, node)| {
-        node.system_id == memory.system_id && node.word == Word::Writing(memory.highest)
+        let writes = node.word == Word::Writing(memory.highest);
+        let may_write = !raised && node.incumbent && node.word == Word::Nothing;
+        (node.system_id == memory.system_id && writes) || may_write
     });
     match (holders.next(), holders.next()) {
-        (None, _) => Seat::Empty,
-        (Some((index, _)), None) => Seat::Taken(index),
-        (Some(_), Some(_)) => Seat::Disputed,
+        (Some((index, node)), None) if node.word != Word::Nothing => Seat::Taken(index),
+        (None, _) | (Some(_), None) => Seat::Empty,
+        (Some(_), Some(_)) => Seat::Conflict,
     }
 }
 
@@ -146,31 +263,6 @@ fn settling(claim: &Claim) -> Verdict {
     };
     Verdict {
         role: Role::Unknown,
-        health,
-        reason,
-    }
-}
-
-fn verdict(memory: Memory, seat: &Seat, index: usize, claim: &Claim) -> Verdict {
-    let foreign = claim.system_id.is_some() && claim.system_id != memory.system_id;
-    let seated = matches!(seat, Seat::Taken(holder) if *holder == index);
-    let (role, fence) = match claim.word {
-        _ if foreign => (Role::Unknown, Some(Reason::ForeignSystem)),
-        Word::Nothing => (Role::Unknown, None),
-        Word::Replaying(_) => (Role::Replica, None),
-        Word::Writing(_) if seated => (Role::Primary, None),
-        Word::Writing(timeline) if timeline < memory.highest => {
-            (Role::Unknown, Some(Reason::OldTimeline))
-        }
-        Word::Writing(_) => (Role::Unknown, Some(Reason::Conflict)),
-    };
-    let (health, reason) = match (health(claim.standing), fence) {
-        ((Health::Down, reason), _) => (Health::Down, reason),
-        (_, Some(reason)) => (Health::Fenced, reason),
-        (open, None) => open,
-    };
-    Verdict {
-        role,
         health,
         reason,
     }
@@ -191,7 +283,10 @@ fn alarms(primary: Option<usize>, verdicts: &[Verdict]) -> Vec<Alarm> {
         Alarm::NoPrimary => primary.is_none(),
         Alarm::TwoPrimaries => any(Reason::Conflict),
         Alarm::StalePrimary => any(Reason::OldTimeline),
+        Alarm::StrayPromotion => any(Reason::Disputed),
         Alarm::ForeignNode => any(Reason::ForeignSystem),
+        // Not a matter of nodes: the judge's.
+        Alarm::StateNotSaved => false,
     };
     Alarm::ALL.into_iter().filter(rises).collect()
 }

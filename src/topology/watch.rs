@@ -17,15 +17,15 @@ use tokio::{
 };
 
 use super::{
-    Topology,
+    Reason, Topology,
     facts::Fact,
-    judge::{Judge, NodeId},
+    judge::{Judge, NodeId, Rules},
     probe::{self, Settings},
-    ruling::Memory,
+    state::{self, State},
 };
 use crate::{
     config::{self, Config},
-    error::Result,
+    error::{Error, Kind, Result},
     metrics::Histogram,
 };
 
@@ -61,21 +61,37 @@ impl Evidence {
 /// At first all nodes are down ("unheard"), and number 1 is out.
 ///
 /// # Errors
-/// When the certificates of `[tls.server]` cannot be used. Nothing was started then.
+/// When the certificates of `[tls.server]` or the state file cannot be used. Nothing was started then.
 ///
 /// # Panics
 /// Outside a tokio runtime.
 pub fn spawn(config: &Config) -> Result<Handle> {
     let settings = Settings::new(config)?;
-    let judge = Judge::new(settings.patience(), Memory::default());
+    let path = config.failover.state_file.as_ref();
+    let state = path.map_or(Ok(None), |path| state::load(path))?;
+    let judge = Judge::new(rules(config, &settings), state);
+    let shared = Arc::new(Shared::new(judge));
+    let keeper = path.map(|path| {
+        let keep = state::keep(path.clone(), shared.clone(), shared.states.subscribe());
+        Arc::new(Task(tokio::spawn(keep)))
+    });
     let handle = Handle {
-        shared: Arc::new(Shared::new(judge)),
+        shared,
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         probes: Arc::default(),
+        _keeper: keeper,
         runtime: tokio::runtime::Handle::current(),
     };
     handle.set_nodes(config);
     Ok(handle)
+}
+
+fn rules(config: &Config, settings: &Settings) -> Rules {
+    Rules {
+        patience: settings.patience(),
+        settle: config.failover.settle,
+        trust_promotion: config.failover.trust_promotion,
+    }
 }
 
 /// The way to the snapshots; cheap to clone, usable from any thread.
@@ -84,6 +100,8 @@ pub struct Handle {
     shared: Arc<Shared>,
     settings: Arc<ArcSwap<Settings>>,
     probes: Arc<Mutex<HashMap<NodeId, Probe>>>,
+    /// Writes the state file while anybody has a handle.
+    _keeper: Option<Arc<Task>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -139,6 +157,28 @@ impl Handle {
             .collect()
     }
 
+    /// Where the remembered cluster is none of the nodes': the state file is another cluster's.
+    ///
+    /// # Errors
+    /// When nodes have answered, and all of them are of another cluster.
+    pub fn refuse_foreign_state(&self) -> Result<()> {
+        let topology = self.current();
+        let mut heard = topology.nodes.iter().filter(|n| n.system_id.is_some());
+        let Some(first) = heard.clone().next() else {
+            return Ok(());
+        };
+        if heard.any(|node| node.reason != Reason::ForeignSystem) {
+            return Ok(());
+        }
+        let text = format!(
+            "failover.state_file remembers another cluster than that of node {} (system identifier {}); if the nodes \
+             are the right ones, remove that file, or name another",
+            first.config.name,
+            first.system_id.unwrap_or_default(),
+        );
+        Err(Error::proxy(Kind::Internal, text))
+    }
+
     fn set_nodes(&self, config: &Config) {
         let mut probes = lock(&self.probes);
         let ids = self.shared.set_nodes(config, &self.settings.load());
@@ -162,7 +202,7 @@ impl Handle {
             name: node.name.clone(),
             wake,
             latency,
-            task: self.runtime.spawn(run),
+            _task: Task(self.runtime.spawn(run)),
         }
     }
 }
@@ -196,12 +236,15 @@ struct Probe {
     name: String,
     wake: Arc<Notify>,
     latency: Arc<Histogram>,
-    task: JoinHandle<()>,
+    _task: Task,
 }
 
-impl Drop for Probe {
+/// A running task; it ends with this.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -223,8 +266,10 @@ impl Reporter {
 }
 
 /// The judge and what it published.
-struct Shared {
+pub(super) struct Shared {
     judge: Mutex<Judge>,
+    /// What must outlive this process.
+    states: watch::Sender<Option<State>>,
     published: Arc<ArcSwap<Topology>>,
     numbers: watch::Sender<u64>,
 }
@@ -232,6 +277,7 @@ struct Shared {
 impl Shared {
     fn new(judge: Judge) -> Self {
         Shared {
+            states: watch::Sender::new(judge.state()),
             judge: Mutex::new(judge),
             published: Arc::default(),
             numbers: watch::Sender::new(0),
@@ -243,13 +289,35 @@ impl Shared {
         if let Some(topology) = judge.observe(node, Instant::now(), fact) {
             self.publish(topology);
         }
+        self.note_state(&judge);
+    }
+
+    /// The state was written down, or could not be.
+    pub fn note_saved(&self, saved: bool) {
+        let mut judge = lock(&self.judge);
+        if let Some(topology) = judge.note_saved(saved, Instant::now()) {
+            self.publish(topology);
+        }
+    }
+
+    /// Has the state written down if it is another than the last.
+    fn note_state(&self, judge: &Judge) {
+        self.states.send_if_modified(|last| {
+            let state = judge.state();
+            let news = state.is_some() && *last != state;
+            if news {
+                *last = state;
+            }
+            news
+        });
     }
 
     fn set_nodes(&self, config: &Config, settings: &Settings) -> Vec<NodeId> {
         let mut judge = lock(&self.judge);
-        judge.set_patience(settings.patience());
+        judge.set_rules(rules(config, settings));
         let (ids, topology) = judge.set_nodes(&config.nodes, Instant::now());
         self.publish(topology);
+        self.note_state(&judge);
         ids
     }
 

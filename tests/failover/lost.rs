@@ -164,7 +164,7 @@ fn freeze_and_promote(bin: &Path) {
 #[test]
 fn a_statement_that_runs_while_its_primary_is_replaced_does_not_hang() {
     let bin = &installations()[0];
-    let cluster = Cluster::start(bin);
+    let cluster = Cluster::start_with(bin, |config| config.failover.trust_promotion = true);
     let session = cluster.proxied.session(WRITES);
     let sleeping = session.start("select pg_sleep(600)");
     wait_running(&cluster.pg1, "pg_sleep(600)");

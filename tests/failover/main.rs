@@ -11,3 +11,4 @@ mod proxied;
 mod replication;
 mod restart;
 mod shutdown;
+mod stale;

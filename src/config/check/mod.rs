@@ -285,12 +285,6 @@ impl<'a, 'r> Context<'a, 'r> {
             state_file: raw.state_file.as_ref().map(|it| self.path(it.get_ref())),
         };
         self.later(
-            &raw.settle,
-            "failover.settle",
-            &failover.settle,
-            &default.settle,
-        );
-        self.later(
             &raw.grace,
             "failover.grace",
             &failover.grace,
@@ -301,18 +295,6 @@ impl<'a, 'r> Context<'a, 'r> {
             "failover.replay_aborted",
             &failover.replay_aborted,
             &default.replay_aborted,
-        );
-        self.later(
-            &raw.trust_promotion,
-            "failover.trust_promotion",
-            &failover.trust_promotion,
-            &default.trust_promotion,
-        );
-        self.later(
-            &raw.state_file,
-            "failover.state_file",
-            &failover.state_file,
-            &default.state_file,
         );
         failover
     }

@@ -14,6 +14,7 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_millis(800);
+const SETTLE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(50);
 const OURS: u64 = 7;
 const FOREIGN: u64 = 8;
@@ -21,7 +22,7 @@ const FOREIGN: u64 = 8;
 fn node(index: usize) -> config::Node {
     config::Node {
         name: format!("pg{index}"),
-        host: "host".into(),
+        host: format!("host{index}"),
         port: 5432,
         weight: 100,
         zone: String::new(),
@@ -53,7 +54,16 @@ struct Sim {
 
 impl Sim {
     fn new(nodes: usize) -> Self {
-        let mut judge = Judge::new(PATIENCE, Memory::default());
+        Sim::with(nodes, None, false)
+    }
+
+    fn with(nodes: usize, state: Option<State>, trust_promotion: bool) -> Self {
+        let rules = Rules {
+            patience: PATIENCE,
+            settle: SETTLE,
+            trust_promotion,
+        };
+        let mut judge = Judge::new(rules, state);
         let now = Instant::now();
         let nodes: Vec<_> = (0..nodes).map(node).collect();
         let (ids, last) = judge.set_nodes(&nodes, now);
@@ -67,13 +77,23 @@ impl Sim {
 
     /// A cluster in order: node 0 writes timeline 1, the others replay it.
     fn steady(nodes: usize) -> Self {
-        let mut sim = Sim::new(nodes);
+        Sim::new(nodes).steadied()
+    }
+
+    /// The same, where every promotion is followed.
+    fn trusting(nodes: usize) -> Self {
+        Sim::with(nodes, None, true).steadied()
+    }
+
+    fn steadied(mut self) -> Self {
+        let nodes = self.ids.len();
+        let sim = &mut self;
         sim.answers(0, writing(1));
         for index in 1..nodes {
             sim.answers(index, replaying(1));
         }
         assert_eq!(sim.last.primary, Some(0));
-        sim
+        self
     }
 
     fn tell(&mut self, index: usize, fact: Fact) -> &Topology {
@@ -137,11 +157,208 @@ fn nobody_is_primary_before_every_node_had_its_chance() {
 }
 
 #[test]
-fn a_node_that_never_answers_does_not_hold_the_start_up() {
+fn a_node_that_never_speaks_holds_writes_until_the_start_is_settled() {
+    for dial in [
+        Dial::Refused,
+        Dial::TimedOut,
+        Dial::NotNow,
+        Dial::LoginRefused,
+    ] {
+        let mut sim = Sim::new(3);
+        let began = sim.now;
+        sim.answers(0, writing(1));
+        sim.answers(1, replaying(1));
+        sim.now += PATIENCE;
+        sim.tell(2, Fact::Dial(dial));
+        while sim.now - began < SETTLE - TICK {
+            sim.answers(0, writing(1));
+            assert_eq!(
+                sim.state(0),
+                (Role::Unknown, Health::Down, Reason::Settling),
+                "{dial:?}"
+            );
+            assert_eq!(sim.state(1).1, Health::Up, "reads go on");
+        }
+        sim.answers(0, writing(1));
+        assert_eq!(sim.last.primary, Some(0), "{dial:?}");
+    }
+}
+
+#[test]
+fn the_start_is_over_as_soon_as_the_last_node_has_spoken() {
     let mut sim = Sim::new(2);
     sim.answers(0, writing(1));
     sim.tell(1, Fact::Dial(Dial::Refused));
+    assert_eq!(sim.last.primary, None);
+    sim.answers(1, replaying(1));
     assert_eq!(sim.last.primary, Some(0));
+    sim.loses(1, Dial::Refused);
+    assert_eq!(sim.last.primary, Some(0), "only the start waits");
+}
+
+fn state(timeline: u32, primary: Option<usize>) -> State {
+    State {
+        system_id: OURS,
+        timeline,
+        primary: primary.map(|index| format!("host{index}:5432")),
+    }
+}
+
+#[test]
+fn a_writable_node_below_the_remembered_timeline_is_fenced_after_a_restart() {
+    let mut sim = Sim::with(2, Some(state(2, Some(1))), false);
+    sim.answers(0, writing(1));
+    sim.tell(1, Fact::Dial(Dial::Refused));
+    sim.now += SETTLE * 100;
+    sim.answers(0, writing(1));
+    assert_eq!(sim.last.primary, None);
+    assert_eq!(sim.state(0).2, Reason::OldTimeline);
+    sim.answers(1, writing(2));
+    assert_eq!(sim.last.primary, Some(1));
+    sim.loses(1, Dial::Refused);
+    sim.answers(0, writing(3));
+    assert_eq!(sim.last.primary, Some(0), "whoever was promoted since");
+    assert_eq!(sim.judge.state(), Some(state(3, Some(0))));
+}
+
+#[test]
+fn a_second_writer_on_the_remembered_timeline_gets_no_writes_while_the_first_is_silent() {
+    let mut sim = Sim::with(2, Some(state(2, Some(1))), false);
+    sim.answers(0, writing(2));
+    sim.now += SETTLE;
+    sim.tell(1, Fact::Dial(Dial::Refused));
+    sim.answers(0, writing(2));
+    assert_eq!((sim.last.primary, sim.state(0).2), (None, Reason::Conflict));
+    sim.answers(1, replaying(2));
+    assert_eq!(
+        sim.last.primary,
+        Some(0),
+        "the first has given it up itself"
+    );
+}
+
+#[test]
+fn nodes_of_another_system_than_the_remembered_are_all_foreign() {
+    let mut sim = Sim::with(1, Some(state(2, None)), false);
+    let fact = sim.answer(FOREIGN, writing(9), None);
+    sim.tell(0, fact);
+    assert_eq!(sim.state(0).2, Reason::ForeignSystem);
+    assert_eq!(sim.judge.state(), Some(state(2, None)));
+}
+
+#[test]
+fn what_is_remembered_follows_the_primary() {
+    let mut sim = Sim::new(2);
+    assert_eq!(sim.judge.state(), None);
+    sim = sim.steadied();
+    assert_eq!(sim.judge.state(), Some(state(1, Some(0))));
+    sim.loses(0, Dial::Refused);
+    assert_eq!(sim.judge.state(), Some(state(1, Some(0))));
+    sim.answers(1, replaying(2));
+    assert_eq!(sim.judge.state(), Some(state(2, None)));
+    sim.answers(1, writing(2));
+    assert_eq!(sim.judge.state(), Some(state(2, Some(1))));
+}
+
+#[test]
+fn a_state_that_cannot_be_saved_is_an_alarm_until_it_can() {
+    let mut sim = Sim::steady(1);
+    let alarmed = sim.judge.note_saved(false, sim.now).unwrap();
+    assert_eq!(alarmed.alarms, [Alarm::StateNotSaved]);
+    assert_eq!(alarmed.primary, Some(0), "and no reason to stop");
+    assert!(sim.judge.note_saved(false, sim.now).is_none());
+    assert_eq!(sim.judge.note_saved(true, sim.now).unwrap().alarms, []);
+}
+
+/// A promotion of node 1 beside node 0, which has node 2 streaming.
+fn stray() -> Sim {
+    let mut sim = Sim::steady(3);
+    sim.answers(1, writing(2));
+    sim
+}
+
+#[test]
+fn a_promotion_beside_a_primary_that_answers_and_streams_holds_writes() {
+    let sim = stray();
+    let disputed = (Role::Unknown, Health::Fenced, Reason::Disputed);
+    assert_eq!([sim.state(0), sim.state(1)], [disputed; 2]);
+    assert_eq!(sim.state(2).1, Health::Up, "reads go on");
+    assert_eq!(sim.last.alarms, [Alarm::NoPrimary, Alarm::StrayPromotion]);
+    assert_eq!(sim.judge.state().unwrap().timeline, 1, "not yet");
+}
+
+#[test]
+fn a_disputed_promotion_is_followed_once_the_old_primary_or_its_replicas_have_gone() {
+    let gone: [fn(&mut Sim) -> &Topology; 3] = [
+        |sim| sim.loses(0, Dial::Refused),
+        |sim| sim.answers(2, replaying(2)),
+        |sim| sim.loses(2, Dial::Refused),
+    ];
+    for gone in gone {
+        let mut sim = stray();
+        gone(&mut sim);
+        assert_eq!(sim.last.primary, Some(1));
+        sim.answers(0, writing(1));
+        sim.answers(2, replaying(1));
+        assert_eq!(sim.last.primary, Some(1), "what was followed stays so");
+        assert_eq!(sim.state(0).2, Reason::OldTimeline);
+    }
+}
+
+#[test]
+fn a_disputed_promotion_that_is_taken_back_leaves_the_primary_as_it_was() {
+    let mut sim = stray();
+    sim.loses(1, Dial::Refused);
+    assert_eq!(sim.last.primary, None, "its last word stands");
+    sim.answers(1, replaying(1));
+    assert_eq!((sim.last.primary, &sim.last.alarms[..]), (Some(0), &[][..]));
+}
+
+#[test]
+fn a_trusted_promotion_is_followed_beside_a_primary_that_streams() {
+    let mut sim = Sim::trusting(3);
+    sim.answers(1, writing(2));
+    assert_eq!(sim.last.primary, Some(1));
+    assert_eq!(sim.state(0).2, Reason::OldTimeline);
+}
+
+#[test]
+fn replicas_that_do_not_follow_the_primary_leave_rotation() {
+    let mut sim = Sim::trusting(4);
+    sim.answers(1, writing(2));
+    assert_eq!(sim.state(2).2, Reason::OtherTimeline, "of the old primary");
+    sim.answers(2, replaying(2));
+    assert_eq!(sim.state(2).2, Reason::Answering);
+    let silent = Wal::Replaying {
+        timeline: None,
+        replay: None,
+    };
+    sim.answers(3, silent);
+    assert_eq!(
+        sim.state(3),
+        (Role::Replica, Health::Down, Reason::NotStreaming)
+    );
+    sim.answers(2, silent);
+    assert_eq!(sim.state(2).1, Health::Up, "not the last one");
+    sim.answers(3, replaying(2));
+    assert_eq!([sim.state(2).1, sim.state(3).1], [Health::Down, Health::Up]);
+    sim.loses(1, Dial::Refused);
+    assert_eq!(sim.state(2).1, Health::Up, "there is nothing to follow");
+}
+
+#[test]
+fn a_replica_that_never_streamed_stays_in_rotation() {
+    let mut sim = Sim::new(3);
+    sim.answers(0, writing(1));
+    sim.answers(1, replaying(1));
+    sim.answers(
+        2,
+        Wal::Replaying {
+            timeline: None,
+            replay: None,
+        },
+    );
+    assert_eq!(sim.state(2), (Role::Replica, Health::Up, Reason::Answering));
 }
 
 #[test]
@@ -265,7 +482,7 @@ fn a_lost_link_to_the_same_incarnation_keeps_servers_usable() {
 
 #[test]
 fn a_promotion_moves_the_primary_and_fences_the_old_one() {
-    let mut sim = Sim::steady(3);
+    let mut sim = Sim::steady(2);
     let before = sim.last.clone();
     let fact = sim.answer(OURS, writing(2), None);
     sim.tell(1, fact);
@@ -497,23 +714,21 @@ fn is_evidence(step: &Step, silent: Duration) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever the nodes say, however absurd: at most one primary, never below the highest timeline told.
+    /// Whatever the nodes say, however absurd: at most one primary, never below the highest timeline followed, or told
+    /// by a node that has not taken it back.
     #[test]
     fn never_two_primaries_and_never_one_on_an_old_timeline(
         history in proptest::collection::vec((0..3usize, any_step()), 0..80)
     ) {
         let mut sim = Sim::steady(3);
-        let mut highest = 1;
+        let mut followed = 1;
         for (index, step) in &history {
-            if let Step::Answer(OURS, wal, _) = step {
-                let told = match wal {
-                    Wal::Writing { timeline, .. } => Some(*timeline),
-                    Wal::Replaying { timeline, .. } => *timeline,
-                };
-                highest = highest.max(told.unwrap_or(0));
-            }
             apply(&mut sim, *index, step);
-            check(&sim.last, highest);
+            let ours = sim.last.nodes.iter().filter(|node| node.system_id == Some(OURS));
+            let told = ours.filter_map(|node| node.timeline).max();
+            check(&sim.last, followed.max(told.unwrap_or(0)));
+            let primary = sim.last.primary().and_then(|node| node.timeline);
+            followed = followed.max(primary.unwrap_or(0));
         }
     }
 
@@ -523,7 +738,7 @@ proptest! {
         history in proptest::collection::vec((0..3usize, any_step()), 0..60),
         promoted in 0..3usize,
     ) {
-        let mut sim = Sim::steady(3);
+        let mut sim = Sim::trusting(3);
         history.iter().for_each(|(index, step)| apply(&mut sim, *index, step));
         sim.tell(promoted, Fact::LinkLost);
         sim.tell(promoted, Fact::Dial(Dial::Accepted));
