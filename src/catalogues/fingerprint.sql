@@ -1,5 +1,5 @@
--- Rows that users made, by their object and the transaction that wrote the version; of relations only what names them,
--- since statistics are written in place and temporary ones come and go.
+-- Rows that users made, by their object and the transaction that wrote the version; of relations only their
+-- names and kinds, since statistics are written in place and temporary ones come and go.
 SELECT concat_ws(',',
     (SELECT concat(count(*), ':', sum(hashtextextended(xmin::text, oid::int8))) FROM pg_proc WHERE oid >= 16384),
     (SELECT concat(count(*), ':', sum(hashtextextended(xmin::text, oid::int8))) FROM pg_trigger),
@@ -21,5 +21,6 @@ SELECT concat_ws(',',
     (SELECT concat(count(*), ':', sum(hashtextextended(t.xmin::text, t.oid::int8)))
        FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
       WHERE t.oid >= 16384 AND t.typtype IN ('b', 'd', 'r') AND t.typelem = 0),
-    (SELECT concat(count(*), ':', sum(hashtextextended(relname::text, oid::int8 # relnamespace::int8)))
-       FROM pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'v', 'm', 'f', 'i', 'I')))
+    (SELECT concat(count(*), ':', sum(hashtextextended(concat(relname, ' ', relkind, relpersistence, relrowsecurity),
+                                                       oid::int8 # relnamespace::int8)))
+       FROM pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I')))

@@ -27,6 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the last reading found.
 struct Kept {
     fingerprint: String,
+    /// When the reading that first found it had ended: what that saw was committed before.
+    since: std::time::Instant,
     catalogue: Arc<Catalogue>,
 }
 
@@ -108,12 +110,13 @@ impl Keeper {
         let read = self.read(&settings, node);
         let read = timeout(READ_TIMEOUT, read).await;
         match read.unwrap_or_else(|_| Err("timed out".to_owned())) {
-            Ok(catalogue) => {
+            Ok((catalogue, since)) => {
                 self.failing = false;
                 let snapshot = Snapshot {
                     catalogue,
                     epoch,
                     generation: node.generation,
+                    since,
                 };
                 self.database.snapshot.store(Some(Arc::new(snapshot)));
                 count(&shared.metrics, "pgsluice_catalogue_reads_total", READS);
@@ -134,23 +137,25 @@ impl Keeper {
         &mut self,
         settings: &Settings,
         node: &NodeView,
-    ) -> Result<Arc<Catalogue>, String> {
+    ) -> Result<(Arc<Catalogue>, std::time::Instant), String> {
         let known = self.kept.as_ref().map(|kept| kept.fingerprint.as_str());
         let read = read::read(&settings.login, &node.config, &self.database.name, known).await?;
         let (facts, fingerprint, major) = match (read, &self.kept) {
-            (Read::Unchanged, Some(kept)) => return Ok(kept.catalogue.clone()),
+            (Read::Unchanged, Some(kept)) => return Ok((kept.catalogue.clone(), kept.since)),
             (Read::Unchanged, None) => return Err("nothing was read".to_owned()),
             (Read::Changed(changed), _) => *changed,
         };
+        let since = std::time::Instant::now();
         let rules = settings.rules.clone();
         let judging = tokio::task::spawn_blocking(move || judge(&facts, &rules, major));
         let catalogue = Arc::new(judging.await.map_err(|error| error.to_string())?);
         self.tell(&catalogue);
         self.kept = Some(Kept {
             fingerprint,
+            since,
             catalogue: catalogue.clone(),
         });
-        Ok(catalogue)
+        Ok((catalogue, since))
     }
 
     fn tell(&self, catalogue: &Catalogue) {

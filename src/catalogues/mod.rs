@@ -24,7 +24,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -34,11 +34,11 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{self, Config},
     error::Result,
     metrics::Metrics,
     route::{
-        catalogue::{Catalogue, Rules},
+        catalogue::{Catalogue, Rules, judge},
         effects::Names,
     },
     topology::{self, Login},
@@ -125,6 +125,25 @@ impl Handle {
     }
 }
 
+/// Reads and judges one catalogue, for those who ask once. The server's major version comes with it.
+///
+/// # Errors
+/// Says why not.
+pub async fn look(
+    config: &Config,
+    node: &config::Node,
+    database: &str,
+) -> std::result::Result<(Catalogue, u8), String> {
+    let settings = Settings::new(config).map_err(|error| error.to_string())?;
+    match read::read(&settings.login, node, database, None).await? {
+        read::Read::Changed(changed) => {
+            let (facts, _, major) = *changed;
+            Ok((judge(&facts, &settings.rules, major), major))
+        }
+        read::Read::Unchanged => Err("nothing was read".to_owned()),
+    }
+}
+
 /// One database, as its sessions see it.
 pub struct Database {
     name: Box<str>,
@@ -145,6 +164,8 @@ struct Snapshot {
     epoch: u64,
     /// Of the node that it was read from: unique over all nodes.
     generation: u64,
+    /// What it says has held at least since then: a replica that is not as fresh may have the definitions of before.
+    since: Instant,
 }
 
 impl Database {
@@ -238,6 +259,11 @@ impl Reading {
         self.epoch
     }
 
+    /// A replica that is as fresh as this has all the definitions that were read. None: nothing was.
+    pub fn since(&self) -> Option<Instant> {
+        self.snapshot.as_ref().map(|s| s.since)
+    }
+
     /// For reading a text.
     #[inline]
     pub fn names(&self) -> Names<'_> {
@@ -271,6 +297,7 @@ mod tests {
             catalogue: Arc::default(),
             epoch,
             generation: 7,
+            since: Instant::now(),
         })));
     }
 

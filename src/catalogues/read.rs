@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Error, Row, Transaction};
 use crate::{
     config,
     route::{
-        catalogue::{Body, By, Facts, Function, Reached},
+        catalogue::{Body, By, Facts, Function, Reached, Stored, Table, TableKind, Through, Use},
         functions,
     },
     topology::Login,
@@ -25,6 +25,10 @@ const FUNCTIONS: &str = include_str!("functions.sql");
 const PARTS: &str = include_str!("parts.sql");
 const REACHED: &str = include_str!("reached.sql");
 const RELATIONS: &str = include_str!("relations.sql");
+const TABLES: &str = include_str!("tables.sql");
+const CHILDREN: &str = include_str!("children.sql");
+const STORED: &str = include_str!("stored.sql");
+const USES: &str = include_str!("uses.sql");
 const BUILT_IN: &str =
     "SELECT p.oid, p.proname::text FROM pg_proc p WHERE p.oid < 16384 AND p.pronamespace = 11";
 
@@ -94,20 +98,67 @@ async fn facts(tx: &Transaction<'_>, major: u8) -> Result<Option<Facts>, Error> 
     let parts = tx.query(PARTS, &[&pattern, &harmful, &limit]).await?;
     let reached = tx.query(REACHED, &[&pattern, &harmful, &limit]).await?;
     let relations = tx.query(RELATIONS, &[&limit]).await?;
-    let all = [parts.len(), reached.len(), relations.len()];
-    if functions.len() as i64 > MAX_FUNCTIONS || all.iter().any(|len| *len as i64 > MAX_ROWS) {
+    let tables = tx.query(TABLES, &[&limit]).await?;
+    let children = tx.query(CHILDREN, &[&limit]).await?;
+    let stored = tx.query(STORED, &[&limit]).await?;
+    let uses = tx.query(USES, &[&limit]).await?;
+    let all = [
+        &parts, &reached, &relations, &tables, &children, &stored, &uses,
+    ];
+    if functions.len() as i64 > MAX_FUNCTIONS || all.iter().any(|r| r.len() as i64 > MAX_ROWS) {
         return Ok(None);
     }
-    let row = |row: &Row| Ok::<_, Error>((row.try_get(0)?, row.try_get(1)?));
     Ok(Some(Facts {
-        functions: functions.iter().map(function).collect::<Result<_, _>>()?,
-        parts: parts.iter().map(row).collect::<Result<_, _>>()?,
-        reached: reached.iter().map(reach).collect::<Result<_, _>>()?,
-        relations: relations
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .collect::<Result<_, Error>>()?,
+        functions: each(&functions, function)?,
+        parts: each(&parts, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?,
+        reached: each(&reached, reach)?,
+        relations: each(&relations, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?,
+        tables: each(&tables, table)?,
+        children: each(&children, |row| Ok((row.try_get(0)?, row.try_get(1)?)))?,
+        stored: each(&stored, stored_text)?,
+        uses: each(&uses, used)?,
     }))
+}
+
+fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    rows.iter().map(read).collect()
+}
+
+fn table(row: &Row) -> Result<Table, Error> {
+    Ok(Table {
+        name: row.try_get(0)?,
+        kind: match row.try_get(1)? {
+            "sequence" => TableKind::Sequence,
+            "foreign" => TableKind::Foreign,
+            "unlogged" => TableKind::Unlogged,
+            _ => TableKind::Replicated,
+        },
+        is_built_in: row.try_get(2)?,
+    })
+}
+
+fn stored_text(row: &Row) -> Result<Stored, Error> {
+    let (of, sql): (String, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+    // Dropped meanwhile: what cannot be read is a quote without an end.
+    let sql = sql.unwrap_or_else(|| "'".to_owned());
+    Ok(match row.try_get(0)? {
+        "query" => Stored::Query { relation: of, sql },
+        "check" => Stored::Check { domain: of, sql },
+        _ => Stored::Expression { relation: of, sql },
+    })
+}
+
+fn used(row: &Row) -> Result<Use, Error> {
+    let by: String = row.try_get(1)?;
+    Ok(Use {
+        by: match row.try_get(0)? {
+            "operator" => Through::Operator(by),
+            "cast" => Through::Cast(by),
+            "argument" => Through::Argument(by),
+            _ => Through::ImplicitCast,
+        },
+        function: row.try_get(2)?,
+    })
 }
 
 async fn harmful_built_ins(tx: &Transaction<'_>, major: u8) -> Result<Vec<u32>, Error> {
@@ -141,6 +192,7 @@ fn function(row: &Row) -> Result<Function, Error> {
         settings: row.try_get(7)?,
         extension: row.try_get(8)?,
         takes_argument: row.try_get(9)?,
+        defaults: row.try_get(10)?,
     })
 }
 

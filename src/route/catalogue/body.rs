@@ -149,7 +149,7 @@ fn read_as(language: Language, text: &[u8], context: &Context, notes: &Notes, ow
 }
 
 /// Inside `BEGIN ATOMIC … END`, or behind RETURN.
-fn standard(text: &[u8]) -> Option<Piece<'_>> {
+pub(super) fn standard(text: &[u8]) -> Option<Piece<'_>> {
     let mut lexer = Lexer::new(text, true);
     let is = |token: Token, word: &str| {
         let written = token.text(text);
@@ -165,7 +165,7 @@ fn standard(text: &[u8]) -> Option<Piece<'_>> {
     known.then(|| Piece::Statement(&text[atomic.end..last.start]))
 }
 
-fn is_trusted(function: &Function) -> bool {
+pub(super) fn is_trusted(function: &Function) -> bool {
     let extension = function.extension.as_deref().filter(|_| function.is_in_c());
     extension.is_some_and(|name| extensions::is_harmless(name, &function.name))
 }

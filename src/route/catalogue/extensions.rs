@@ -4,6 +4,8 @@
 //! SQL that it is given as text. Left out for these reasons: dblink, postgres_fdw, file_fdw, tablefunc and xml2 (run the
 //! SQL that they are given), plpython, plperl, pltcl, isn's and pg_trgm's switches (below), lo's none.
 
+use super::Function;
+
 /// Sorted by name; with the functions that are not harmless all the same.
 #[rustfmt::skip]
 const HARMLESS: &[(&str, &[&str])] = &[
@@ -40,6 +42,15 @@ pub(super) fn is_harmless(extension: &str, function: &str) -> bool {
     HARMLESS
         .binary_search_by(|(name, _)| (*name).cmp(extension))
         .is_ok_and(|at| !HARMLESS[at].1.contains(&function))
+}
+
+/// Extensions of [`HARMLESS`] whose functions ask the node about itself.
+const OF_NODE: [&str; 2] = ["pg_stat_statements", "pgstattuple"];
+
+/// Whether a harmless function in C answers otherwise on a replica.
+pub(super) fn needs_primary(function: &Function) -> bool {
+    let extension = function.extension.as_deref();
+    extension.is_some_and(|name| OF_NODE.contains(&name))
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    By, Catalogue, Facts, Filter, Function, Harm, Known,
+    By, Catalogue, Facts, Filter, Function, Harm, Known, Reads,
     body::{self, Own},
     graph::{Graph, Numbers},
-    written,
+    reads, written,
 };
 use crate::route::{
     effects::PinReason,
@@ -30,7 +30,7 @@ impl Rules {
         }
     }
 
-    fn trust(&self, function: &Function) -> bool {
+    pub(super) fn trust(&self, function: &Function) -> bool {
         if self.harmless.is_empty() {
             return false;
         }
@@ -45,7 +45,9 @@ pub fn judge(facts: &Facts, rules: &Rules, server_major: u8) -> Catalogue {
     let own = desk.read(facts, rules, server_major);
     let mut graph = desk.graph(facts, &own);
     let reached = desk.reach(facts, &mut graph);
-    desk.conclude(&graph, &own, reached)
+    let mut catalogue = desk.conclude(&graph, &own, reached);
+    catalogue.reads = reads::judge(facts, &catalogue, rules, server_major);
+    catalogue
 }
 
 struct Desk {
@@ -244,6 +246,7 @@ impl Desk {
             attributes,
             anything,
             defining,
+            reads: Reads::default(),
         }
     }
 

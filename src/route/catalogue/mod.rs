@@ -9,6 +9,8 @@
 //! only that of the extensions in [`extensions`] is trusted. What cannot be read pins. Recursion is fine: what can only
 //! call itself does nothing else.
 //!
+//! [`reads`] proves another thing of the same facts: what may run on a replica.
+//!
 //! # What is taken on trust
 //! C code behind an operator, cast, type or index is taken to leave nothing behind: extensions bring hundreds of these,
 //! and no text names them. A setting of an extension's or application's own that is set for a transaction leaves its name
@@ -19,6 +21,7 @@ mod extensions;
 mod graph;
 mod judge;
 pub(super) mod plpgsql;
+pub(super) mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +30,7 @@ use std::collections::{HashMap, HashSet};
 use super::{effects::PinReason, lexer::Token};
 pub use body::Notes;
 pub use judge::{Rules, judge};
+pub use reads::Reads;
 
 /// The longest name that PostgreSQL keeps; what is written longer is cut.
 const MAX_NAME: usize = 63;
@@ -42,6 +46,60 @@ pub struct Facts {
     /// Whoever names the first relation reaches what naming the second reaches: a view and what it reads, a parent and
     /// its partitions, a referenced table and those that refer to it.
     pub relations: Vec<(String, String)>,
+    /// What FROM may name, built-in ones too.
+    pub tables: Vec<Table>,
+    /// Tables and what inherits from them or is a partition of them.
+    pub children: Vec<(String, String)>,
+    pub stored: Vec<Stored>,
+    pub uses: Vec<Use>,
+}
+
+/// A table, view or sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    pub name: String,
+    pub kind: TableKind,
+    pub is_built_in: bool,
+}
+
+/// As far as it matters to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Its rows, or those that it is made of, are replicated: a table, a materialised view, a view.
+    Replicated,
+    Unlogged,
+    Foreign,
+    Sequence,
+}
+
+/// An expression or query that is run where an object is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// A view's.
+    Query { relation: String, sql: String },
+    /// A policy's, a virtual column's.
+    Expression { relation: String, sql: String },
+    /// A domain's check.
+    Check { domain: String, sql: String },
+}
+
+/// A function that is used through something else, unless it is in C.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    pub by: Through,
+    pub function: String,
+}
+
+/// Through what a function is used, and `Argument` the other way round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Through {
+    Operator(String),
+    /// A cast that must be written, to this type.
+    Cast(String),
+    /// One that need not.
+    ImplicitCast,
+    /// What the function is given must pass this domain's checks.
+    Argument(String),
 }
 
 /// A function, procedure or aggregate.
@@ -58,6 +116,8 @@ pub struct Function {
     pub extension: Option<String>,
     /// It may be called with one argument, and so as `x.name`.
     pub takes_argument: bool,
+    /// Its arguments' defaults, as expressions.
+    pub defaults: Option<String>,
 }
 
 impl Function {
@@ -142,6 +202,7 @@ pub struct Catalogue {
     pub(super) anything: Option<PinReason>,
     /// Why every definition may.
     pub(super) defining: Option<PinReason>,
+    pub(super) reads: Reads,
 }
 
 /// How much was judged.
@@ -153,6 +214,9 @@ pub struct Size {
     pub harmless: usize,
     /// Relations whose naming reaches something harmful.
     pub harmful_relations: usize,
+    /// Relations that may be read on a replica, and the names of functions that may be called there.
+    pub readable_relations: usize,
+    pub readable_functions: usize,
 }
 
 impl Catalogue {
@@ -167,6 +231,8 @@ impl Catalogue {
             functions: self.functions.len(),
             harmless: harmless.count(),
             harmful_relations: self.relations.len(),
+            readable_relations: self.reads.readable_relations(),
+            readable_functions: self.functions.len() - self.reads.unfit_functions(),
         }
     }
 

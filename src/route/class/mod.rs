@@ -12,8 +12,12 @@ mod scan;
 
 use super::{
     Context,
-    effects::{Count, Effects, Kind, Names, PinReason, TxControl},
+    catalogue::{plpgsql::Piece, reads::Role},
+    effects::{Effects, Kind, Names, PinReason, TxControl},
+    keyword::Keyword,
+    lexer::Token,
 };
+use scan::{Known, Scan};
 
 /// Where a text may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,9 @@ pub enum Reason {
     Relation,
     Sequence,
     Temp,
+    Unlogged,
+    Foreign,
+    Operator,
     /// A relation or function whose database was not read yet, or is being changed.
     NoCatalogue,
     /// Not recognised.
@@ -73,6 +80,9 @@ impl Reason {
             Reason::Relation => "relation",
             Reason::Sequence => "sequence",
             Reason::Temp => "temp",
+            Reason::Unlogged => "unlogged",
+            Reason::Foreign => "foreign",
+            Reason::Operator => "operator",
             Reason::NoCatalogue => "no_catalogue",
             Reason::Unknown => "unknown",
         }
@@ -116,42 +126,52 @@ impl Class {
 /// The class of the text of a Query or Parse message; of several statements the strongest decides. `effects` are those
 /// of the same text, read with the same names.
 pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
-    match by_effects(effects) {
-        None => scan::Scan::new(text, context, names).run(),
-        // What is to blame has a name that only the text can tell.
-        Some(Reason::Function) => match scan::Scan::new(text, context, names).run() {
-            Class::READ => Class::primary(Reason::Function),
-            class if effects.pin == Some(PinReason::OpaqueFunction) => class,
-            class => Class {
-                reason: Reason::Function,
-                ..class
-            },
-        },
-        Some(reason @ (Reason::Write | Reason::Into)) => {
-            Class::primary(scan::kind_of_write(text, context).unwrap_or(reason))
-        }
-        Some(reason) => Class::primary(reason),
+    let known = match names {
+        Names::Read {
+            catalogue,
+            current: true,
+        } => Known::Read(&catalogue.reads),
+        _ => Known::BuiltIn,
+    };
+    judge(text, effects, context, Scan::new(text, context, known))
+}
+
+/// The class of a piece of a function's body, but for what it names: that is told to `note`.
+pub(super) fn of_piece<'t>(
+    piece: Piece<'t>,
+    effects: &Effects,
+    context: &Context,
+    note: &'t mut dyn FnMut(Token, &[u8], Role),
+) -> Class {
+    let (Piece::Expression(text) | Piece::Statement(text)) = piece;
+    let scan = Scan::of_piece(piece, context, Known::Noted(note));
+    judge(text, effects, context, scan)
+}
+
+fn judge(text: &[u8], effects: &Effects, context: &Context, scan: Scan) -> Class {
+    if !matches!(effects.kind, Kind::Empty | Kind::Read | Kind::CopyTo) {
+        return Class::primary(by_kind(text, effects, context));
+    }
+    let class = scan.run();
+    match by_marks(effects) {
+        // The text names what is to blame, or else nobody knows it.
+        Some(reason) if class.place == Place::Anywhere => Class::primary(reason),
+        _ => class,
     }
 }
 
-/// Why the text is no read, as far as its effects say.
-fn by_effects(effects: &Effects) -> Option<Reason> {
-    if effects.statements == Count::Zero {
-        return None;
-    }
-    let reason = match effects.kind {
-        Kind::Empty | Kind::Read | Kind::CopyTo => return by_marks(effects),
+/// Of a text with a verb that does not read.
+fn by_kind(text: &[u8], effects: &Effects, context: &Context) -> Reason {
+    match effects.kind {
         _ if effects.control != TxControl::None => Reason::Transaction,
-        Kind::Utility if !effects.changes.is_none() => Reason::Setting,
-        Kind::Utility => match effects.pin {
-            Some(PinReason::Set | PinReason::Reading | PinReason::Setseed) => Reason::Setting,
+        Kind::Utility => match scan::first_word(text, context) {
+            Some(Keyword::Set | Keyword::Reset) => Reason::Setting,
             _ => Reason::Utility,
         },
-        Kind::Write { .. } | Kind::CopyFrom | Kind::Ddl => Reason::Write,
+        Kind::Write { .. } | Kind::CopyFrom | Kind::Ddl => scan::kind_of_write(text, context),
         Kind::Execute | Kind::Call | Kind::Do | Kind::OutsideTransaction => Reason::Utility,
-        Kind::Unknown => Reason::Unknown,
-    };
-    Some(reason)
+        Kind::Empty | Kind::Read | Kind::CopyTo | Kind::Unknown => Reason::Unknown,
+    }
 }
 
 /// Of a text whose verbs all read.
@@ -160,7 +180,9 @@ fn by_marks(effects: &Effects) -> Option<Reason> {
         Some(PinReason::Set | PinReason::Reading) => Reason::Setting,
         Some(PinReason::TempTable) => Reason::Temp,
         Some(PinReason::Sequence) => Reason::Sequence,
-        Some(PinReason::OpaqueStatement | PinReason::Discard) => Reason::Unknown,
+        Some(PinReason::OpaqueStatement | PinReason::OpaqueFunction | PinReason::Discard) => {
+            Reason::Unknown
+        }
         Some(PinReason::Prepare | PinReason::Listen | PinReason::HoldCursor) => Reason::Utility,
         Some(
             PinReason::AdvisoryLock
@@ -169,8 +191,7 @@ fn by_marks(effects: &Effects) -> Option<Reason> {
             | PinReason::ReplicationSlot
             | PinReason::Backup
             | PinReason::ReplicationOrigin
-            | PinReason::Dblink
-            | PinReason::OpaqueFunction,
+            | PinReason::Dblink,
         ) => Reason::Function,
         None if effects.control != TxControl::None => Reason::Transaction,
         None if effects.advances_sequence => Reason::Sequence,

@@ -3,8 +3,12 @@
 use super::{Class, Reason};
 use crate::route::{
     Context,
-    catalogue::with_name,
-    effects::Names,
+    catalogue::{
+        Reads,
+        plpgsql::Piece,
+        reads::{Cause, Role},
+        with_name,
+    },
     functions::{self, Verdict},
     keyword::Keyword,
     lexer::{Lexer, Token, TokenKind},
@@ -37,16 +41,27 @@ const TYPES: [&str; 22] = [
     "xid",
 ];
 
+/// What is known of names that are not built in.
+pub(super) enum Known<'t> {
+    /// Nothing.
+    BuiltIn,
+    Read(&'t Reads),
+    /// They are noted down, to be judged later.
+    Noted(&'t mut dyn FnMut(Token, &[u8], Role)),
+}
+
 pub(super) struct Scan<'t> {
     text: &'t [u8],
     lexer: Lexer<'t>,
     server_major: u8,
-    names: Names<'t>,
+    known: Known<'t>,
     previous: Option<Token>,
     depth: usize,
     /// The current statement's verb.
     verb: Option<Keyword>,
     age: Age,
+    /// A statement's first token was read.
+    is_started: bool,
 }
 
 /// `age(timestamp)` is the same everywhere, `age(xid)` is not.
@@ -57,12 +72,13 @@ struct Age {
 }
 
 impl<'t> Scan<'t> {
-    pub fn new(text: &'t [u8], context: &Context, names: Names<'t>) -> Self {
+    pub fn new(text: &'t [u8], context: &Context, known: Known<'t>) -> Self {
         Scan {
             text,
             lexer: Lexer::new(text, context.standard_conforming_strings),
             server_major: context.server_major,
-            names,
+            known,
+            is_started: false,
             previous: None,
             depth: 0,
             verb: None,
@@ -70,20 +86,31 @@ impl<'t> Scan<'t> {
         }
     }
 
+    /// Of a piece of a function's body.
+    pub fn of_piece(piece: Piece<'t>, context: &Context, known: Known<'t>) -> Self {
+        let (Piece::Expression(text) | Piece::Statement(text)) = piece;
+        Scan {
+            is_started: matches!(piece, Piece::Expression(_)),
+            ..Scan::new(text, context, known)
+        }
+    }
+
     pub fn run(mut self) -> Class {
-        let mut starts = true;
-        let mut token = self.lexer.next_token();
-        while let Some(this) = token {
-            let found = match starts {
-                true => self.start(this),
-                false => self.token(this),
+        if let Known::Read(reads) = self.known
+            && let Some(cause) = reads.against_all()
+        {
+            return blame(cause);
+        }
+        while let Some(token) = self.lexer.next_token() {
+            let found = match self.is_started {
+                true => self.token(token),
+                false => self.start(token),
             };
             if let Some(class) = found {
                 return class;
             }
-            starts = this.kind == TokenKind::Semicolon;
-            self.previous = (!starts).then_some(this);
-            token = self.lexer.next_token();
+            self.is_started = token.kind != TokenKind::Semicolon;
+            self.previous = self.is_started.then_some(token);
         }
         match self.age.is_called && self.age.of_transaction {
             true => Class::by(Reason::Function, b"age"),
@@ -171,6 +198,7 @@ impl<'t> Scan<'t> {
                 self.depth = self.depth.saturating_sub(1);
                 None
             }
+            TokenKind::Op => self.operator(token),
             TokenKind::UnicodeIdent | TokenKind::Unterminated | TokenKind::Junk => {
                 Some(Class::primary(Reason::Unknown))
             }
@@ -194,39 +222,83 @@ impl<'t> Scan<'t> {
 
     /// Relations are named from here on.
     fn relations(&self) -> Option<Class> {
-        let unknown = !matches!(self.names, Names::Noted(_));
-        unknown.then(|| Class::primary(Reason::NoCatalogue))
+        matches!(self.known, Known::BuiltIn).then(|| Class::primary(Reason::NoCatalogue))
+    }
+
+    fn operator(&mut self, token: Token) -> Option<Class> {
+        match &mut self.known {
+            Known::BuiltIn => None,
+            Known::Read(reads) => {
+                let symbol = token.text(self.text);
+                let cause = reads.against_operator(symbol)?;
+                Some(Class::by(Reason::Operator, &within(symbol, cause)))
+            }
+            Known::Noted(note) => {
+                note(token, self.text, Role::Plain);
+                None
+            }
+        }
     }
 
     /// A word or name that may stand for an object.
     fn name(&mut self, token: Token) -> Option<Class> {
         let is_call = self.is_call();
         let is_attribute = self.follows(TokenKind::Dot);
-        with_name(token.text(self.text), |name| {
-            if matches!(name, b"xmin" | b"xmax" | b"xid") || name.ends_with(b"xid") {
+        let built_in = with_name(token.text(self.text), |name| {
+            if name.ends_with(b"xid") || matches!(name, b"xmin" | b"xmax") {
                 self.age.of_transaction = true;
             }
             if primary::is_view_of_primary(name) && !is_call {
                 return Some(Class::by(Reason::Relation, name));
             }
-            if (is_call || is_attribute) && self.is_function_of_primary(name, is_call) {
-                return Some(Class::by(Reason::Function, name));
+            match is_call || is_attribute {
+                true => self.built_in(name, is_call).map(|why| Class::by(why, name)),
+                false => None,
             }
-            None
-        })
-        .or_else(|| self.unknown_name(token, is_call))
+        });
+        if built_in.is_some() {
+            return built_in;
+        }
+        let role = match is_call || is_attribute {
+            true => Role::Called,
+            false => Role::Plain,
+        };
+        match &mut self.known {
+            Known::BuiltIn => self.unknown_name(token, is_call),
+            Known::Read(reads) => with_name(token.text(self.text), |name| {
+                let cause = reads.against(name, role)?;
+                Some(Class::by(cause.reason, &within(name, cause)))
+            }),
+            Known::Noted(note) => {
+                note(token, self.text, role);
+                None
+            }
+        }
     }
 
-    fn is_function_of_primary(&mut self, name: &[u8], is_call: bool) -> bool {
+    /// Why a built-in function of this name needs the primary.
+    fn built_in(&mut self, name: &[u8], is_call: bool) -> Option<Reason> {
         match name {
             b"age" => {
                 self.age.is_called = true;
-                false
+                None
             }
             // Without an argument it cannot be called as `x.version`.
-            b"version" => is_call,
-            b"current_setting" => !self.names_a_setting_of_applications(),
-            _ => primary::needs_primary(name),
+            b"version" => is_call.then_some(Reason::Function),
+            b"current_setting" => {
+                let is_carried = self.names_a_setting_of_applications();
+                (!is_carried).then_some(Reason::Setting)
+            }
+            b"set_config" => Some(Reason::Setting),
+            b"nextval" | b"setval" | b"currval" | b"lastval" => Some(Reason::Sequence),
+            _ => {
+                let is_harmless = matches!(
+                    functions::verdict(name, self.server_major),
+                    Verdict::Harmless | Verdict::Unknown
+                );
+                let differs = primary::needs_primary(name) || functions::runs_sql(name);
+                (differs || !is_harmless).then_some(Reason::Function)
+            }
         }
     }
 
@@ -237,7 +309,12 @@ impl<'t> Scan<'t> {
         let Some(name) = ahead.next_token().filter(|t| t.kind == TokenKind::Str) else {
             return false;
         };
-        let end = ahead.next_token().map(|t| t.kind);
+        let mut end = ahead.next_token().map(|t| t.kind);
+        // As the server writes it: `'app.tenant'::text`.
+        if end == Some(TokenKind::Typecast) {
+            ahead.next_token();
+            end = ahead.next_token().map(|t| t.kind);
+        }
         let name = name.text(self.text);
         name.contains(&b'.')
             && !name.contains(&b'\\')
@@ -246,9 +323,6 @@ impl<'t> Scan<'t> {
 
     /// With no catalogue only what is built in is known.
     fn unknown_name(&self, token: Token, is_call: bool) -> Option<Class> {
-        if matches!(self.names, Names::Noted(_)) {
-            return None;
-        }
         let word = token.text(self.text);
         let is_plain = match token.kind {
             TokenKind::Word => match self.keyword(token) {
@@ -307,33 +381,60 @@ impl<'t> Scan<'t> {
     }
 }
 
+fn blame(cause: &Cause) -> Class {
+    Class::by(cause.reason, &cause.object)
+}
+
+/// A name, and what it reaches if that is something else.
+fn within(name: &[u8], cause: &Cause) -> Vec<u8> {
+    if *name == *cause.object {
+        return name.to_vec();
+    }
+    [name, b" (", &cause.object, b")"].concat()
+}
+
 /// Says more of a text that writes, if its verb is one that reads.
-pub(super) fn kind_of_write(text: &[u8], context: &Context) -> Option<Reason> {
-    let mut lexer = Lexer::new(text, context.standard_conforming_strings);
-    let word = |token: Token| match token.kind {
-        TokenKind::Word => Keyword::of(token.text(text)),
-        _ => None,
-    };
-    let first = lexer.find(|t| t.kind != TokenKind::OpenParen)?;
-    if !matches!(
-        word(first),
-        Some(Keyword::Select | Keyword::With | Keyword::Values | Keyword::Table)
-    ) {
-        return None;
+pub(super) fn kind_of_write(text: &[u8], context: &Context) -> Reason {
+    let reads = matches!(
+        first_word(text, context),
+        Some(
+            Keyword::Select
+                | Keyword::With
+                | Keyword::Values
+                | Keyword::Table
+                | Keyword::Explain
+                | Keyword::Copy
+        )
+    );
+    if !reads {
+        return Reason::Write;
     }
     let mut before = None;
-    for token in lexer {
-        let this = word(token);
+    for this in words(text, context) {
         match (before, this) {
             (
                 Some(Keyword::For),
                 Some(Keyword::Update | Keyword::No | Keyword::Share | Keyword::Key),
-            ) => return Some(Reason::Locking),
-            (Some(Keyword::Insert | Keyword::Merge), Some(Keyword::Into)) => return None,
-            (_, Some(Keyword::Into)) => return Some(Reason::Into),
-            _ => {}
+            ) => return Reason::Locking,
+            (Some(Keyword::Insert | Keyword::Merge), Some(Keyword::Into)) => return Reason::Write,
+            (_, Some(Keyword::Into)) => return Reason::Into,
+            _ => before = this,
         }
-        before = this;
     }
-    None
+    Reason::Write
+}
+
+/// The first key word, parentheses left out.
+pub(super) fn first_word(text: &[u8], context: &Context) -> Option<Keyword> {
+    let mut lexer = Lexer::new(text, context.standard_conforming_strings);
+    let first = lexer.find(|token| token.kind != TokenKind::OpenParen)?;
+    Keyword::of(first.text(text))
+}
+
+fn words<'t>(text: &'t [u8], context: &Context) -> impl Iterator<Item = Option<Keyword>> + 't {
+    let lexer = Lexer::new(text, context.standard_conforming_strings);
+    lexer.map(|token| match token.kind {
+        TokenKind::Word => Keyword::of(token.text(text)),
+        _ => None,
+    })
 }

@@ -51,12 +51,12 @@ fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
         ("select system_user", Reason::Function, "system_user"),
         (
             "select current_setting('port')",
-            Reason::Function,
+            Reason::Setting,
             "current_setting",
         ),
         (
             "select current_setting($1)",
-            Reason::Function,
+            Reason::Setting,
             "current_setting",
         ),
         ("select age('3'::xid)", Reason::Function, "age"),
@@ -75,10 +75,14 @@ fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
             Reason::Function,
             "pg_advisory_unlock",
         ),
-        ("select nextval('s')", Reason::Sequence, ""),
-        ("select currval('s')", Reason::Sequence, ""),
+        ("select nextval('s')", Reason::Sequence, "nextval"),
+        ("select currval('s')", Reason::Sequence, "currval"),
         ("select setseed(0.5)", Reason::Function, "setseed"),
-        ("select set_config('a.b', 'c', false)", Reason::Setting, ""),
+        (
+            "select set_config('a.b', 'c', false)",
+            Reason::Setting,
+            "set_config",
+        ),
         ("select 1 for update", Reason::Locking, ""),
         ("select 1 into x", Reason::Into, ""),
         (
@@ -102,7 +106,7 @@ fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
         ("create table t ()", Reason::Write, ""),
         ("copy t from stdin", Reason::Write, ""),
         ("copy (select 1) to '/tmp/x'", Reason::Utility, "copy"),
-        ("copy (select 1) to program 'x'", Reason::Unknown, ""),
+        ("copy (select 1) to program 'x'", Reason::Utility, "copy"),
         ("nonsense", Reason::Unknown, ""),
         ("select U&\"x\"", Reason::Unknown, ""),
     ] {

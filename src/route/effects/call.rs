@@ -206,7 +206,7 @@ impl<'t> Scan<'t> {
         let shaped =
             token.is_some_and(|t| t.kind == TokenKind::Op) && ahead.is(TokenKind::CloseParen);
         if shaped && foreign {
-            self.effects.pin(PinReason::OpaqueFunction);
+            self.foreign_operator();
         }
         shaped
     }

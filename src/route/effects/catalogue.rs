@@ -107,6 +107,17 @@ impl<'t> Scan<'t> {
         }
     }
 
+    /// `OPERATOR(schema.+)`: what the catalogue says against any operator counts for every statement.
+    pub(super) fn foreign_operator(&mut self) {
+        match self.names {
+            Names::BuiltIn | Names::Read { current: false, .. } => {
+                self.effects.pin(PinReason::OpaqueFunction);
+            }
+            Names::Read { .. } => self.effects.relies_on_catalogue = true,
+            Names::Noted(_) => {}
+        }
+    }
+
     /// CREATE TRIGGER … EXECUTE FUNCTION: the catalogue cannot know of the trigger before its transaction has ended.
     pub(super) fn trigger(&mut self, chain: Chain) {
         let names_function = matches!(

@@ -1,0 +1,505 @@
+//! What may run on a replica: which functions, relations, types and operators a proven read may name.
+//!
+//! Names again, and a graph of them: a name is unfit if an object that bears it is, or reaches one that is. A function
+//! reaches what its body names, a view what its query does, a table its partitions, policies and virtual columns, an
+//! operator or cast its function, a domain what its checks name. Texts are read word by word as statements are
+//! ([`crate::route::class`]), so that both are held to the same law.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    Body, Catalogue, Facts, Function, Rules, Stored, TableKind, Through, body, extensions,
+    graph::{Graph, Numbers},
+    plpgsql::{self, Piece},
+    with_name, written,
+};
+use crate::route::{
+    Context, Encoding,
+    class::{self, Class, Place, Reason},
+    effects::{self, Names},
+    lexer::{Token, TokenKind},
+    primary,
+};
+
+/// Why an object needs the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::route) struct Cause {
+    pub reason: Reason,
+    /// What it was found in: the object itself, or one that it reaches.
+    pub object: Box<[u8]>,
+}
+
+/// What is known against a name, as what it may stand for: indexes of causes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unfit {
+    function: Option<u32>,
+    relation: Option<u32>,
+    domain: Option<u32>,
+}
+
+/// What was proven of one database's objects; immutable.
+#[derive(Debug, Default)]
+pub struct Reads {
+    causes: Vec<Cause>,
+    unfit: HashMap<Box<[u8]>, Unfit>,
+    operators: HashMap<Box<[u8]>, u32>,
+    /// Every relation that there is.
+    relations: HashSet<Box<[u8]>>,
+    unfit_relations: usize,
+    /// Names that are unfit and may be spelt otherwise by a client with another encoding.
+    elsewhere: Option<u32>,
+    /// What may be reached without being named.
+    anything: Option<u32>,
+}
+
+/// What a name stands for where it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::route) enum Role {
+    /// It is called, or stands behind a dot.
+    Called,
+    /// It may be a relation, a type, a column, a label.
+    Plain,
+}
+
+impl Reads {
+    /// What is known against a name that is folded already.
+    pub(in crate::route) fn against(&self, name: &[u8], role: Role) -> Option<&Cause> {
+        if let Some(cause) = self.elsewhere.filter(|_| !name.is_ascii()) {
+            return Some(self.cause(cause));
+        }
+        let unfit = self.unfit.get(name)?;
+        let called = unfit.function.filter(|_| role == Role::Called);
+        called
+            .or(unfit.relation)
+            .or(unfit.domain)
+            .map(|cause| self.cause(cause))
+    }
+
+    pub(in crate::route) fn against_operator(&self, symbol: &[u8]) -> Option<&Cause> {
+        self.operators.get(symbol).map(|cause| self.cause(*cause))
+    }
+
+    /// What every statement may reach.
+    pub(in crate::route) fn against_all(&self) -> Option<&Cause> {
+        self.anything.map(|cause| self.cause(cause))
+    }
+
+    fn cause(&self, index: u32) -> &Cause {
+        &self.causes[index as usize]
+    }
+
+    pub(super) fn readable_relations(&self) -> usize {
+        self.relations.len() - self.unfit_relations
+    }
+
+    pub(super) fn unfit_functions(&self) -> usize {
+        self.unfit
+            .values()
+            .filter(|unfit| unfit.function.is_some())
+            .count()
+    }
+}
+
+/// Operators that the grammar has words for, or that sorting, grouping and joining use.
+const IMPLIED: [&[u8]; 15] = [
+    b"=", b"<>", b"<", b">", b"<=", b">=", b"~~", b"!~~", b"~~*", b"!~~*", b"~", b"!~", b"~*",
+    b"!~*", b"!=",
+];
+
+/// Takes time linear in what was read.
+pub(super) fn judge(facts: &Facts, catalogue: &Catalogue, rules: &Rules, major: u8) -> Reads {
+    let mut desk = Desk::new(facts);
+    desk.relations(facts);
+    desk.functions(facts, catalogue, rules, major);
+    desk.stored(facts, catalogue, major);
+    desk.uses(facts);
+    desk.conclude()
+}
+
+/// Nodes: functions, relations, domains, operators, and one for what is reached without being named.
+struct Desk {
+    functions: Numbers,
+    relations: Numbers,
+    domains: Numbers,
+    operators: Numbers,
+    edges: Vec<(u32, u32)>,
+    causes: Vec<Cause>,
+    marks: Vec<Option<u32>>,
+}
+
+impl Desk {
+    fn new(facts: &Facts) -> Self {
+        let mut desk = Desk {
+            functions: Numbers::default(),
+            relations: Numbers::default(),
+            domains: Numbers::default(),
+            operators: Numbers::default(),
+            edges: Vec::new(),
+            causes: Vec::new(),
+            marks: Vec::new(),
+        };
+        for function in &facts.functions {
+            desk.functions.add(written(&function.name));
+        }
+        for table in &facts.tables {
+            desk.relations.add(written(&table.name));
+        }
+        for used in &facts.uses {
+            match &used.by {
+                Through::Operator(symbol) => desk.operators.add(written(symbol)),
+                Through::Cast(domain) | Through::Argument(domain) => {
+                    desk.domains.add(written(domain))
+                }
+                Through::ImplicitCast => continue,
+            };
+        }
+        for stored in &facts.stored {
+            if let Stored::Check { domain, .. } = stored {
+                desk.domains.add(written(domain));
+            }
+        }
+        desk.marks = vec![None; desk.anything() as usize + 1];
+        desk
+    }
+
+    fn relation(&self, number: u32) -> u32 {
+        self.functions.len() as u32 + number
+    }
+
+    fn domain(&self, number: u32) -> u32 {
+        self.relation(self.relations.len() as u32) + number
+    }
+
+    fn operator(&self, number: u32) -> u32 {
+        self.domain(self.domains.len() as u32) + number
+    }
+
+    fn anything(&self) -> u32 {
+        self.operator(self.operators.len() as u32)
+    }
+
+    fn relation_named(&self, name: &str) -> Option<u32> {
+        let number = self.relations.get(&written(name))?;
+        Some(self.relation(number))
+    }
+
+    fn domain_named(&self, name: &str) -> Option<u32> {
+        let number = self.domains.get(&written(name))?;
+        Some(self.domain(number))
+    }
+
+    fn mark(&mut self, node: Option<u32>, reason: Reason, object: &[u8]) {
+        let Some(mark) = node.and_then(|node| self.marks.get_mut(node as usize)) else {
+            return;
+        };
+        if mark.is_none() {
+            *mark = Some(self.causes.len() as u32);
+            self.causes.push(Cause {
+                reason,
+                object: object.into(),
+            });
+        }
+    }
+
+    fn edge(&mut self, from: Option<u32>, to: Option<u32>) {
+        if let (Some(from), Some(to)) = (from, to) {
+            self.edges.push((from, to));
+        }
+    }
+
+    fn relations(&mut self, facts: &Facts) {
+        for table in &facts.tables {
+            let name = table.name.as_bytes();
+            let reason = match table.kind {
+                TableKind::Unlogged => Reason::Unlogged,
+                TableKind::Foreign => Reason::Foreign,
+                TableKind::Sequence => Reason::Sequence,
+                TableKind::Replicated if table.is_built_in && primary::is_view_of_primary(name) => {
+                    Reason::Relation
+                }
+                TableKind::Replicated => continue,
+            };
+            self.mark(self.relation_named(&table.name), reason, name);
+        }
+        for (parent, child) in &facts.children {
+            self.edge(self.relation_named(parent), self.relation_named(child));
+        }
+    }
+
+    fn functions(&mut self, facts: &Facts, catalogue: &Catalogue, rules: &Rules, major: u8) {
+        for function in &facts.functions {
+            let name = written(&function.name);
+            let node = self.functions.get(&name);
+            if rules.trust(function) {
+                continue;
+            }
+            if let Some(defaults) = &function.defaults {
+                self.read(node, Text::Expression(defaults), catalogue, major, &name);
+            }
+            match text_of(function) {
+                Some(Text::Nothing) => {}
+                Some(text) => self.read(node, text, catalogue, major, &name),
+                None => self.mark(node, Reason::Function, &name),
+            }
+        }
+        let names: HashMap<u32, &str> = facts
+            .functions
+            .iter()
+            .map(|function| (function.oid, &*function.name))
+            .collect();
+        let of = |desk: &Desk, oid: &u32| desk.functions.get(&written(names.get(oid)?));
+        for (whole, part) in &facts.parts {
+            let (whole, part) = (of(self, whole), part.as_ref().map(|oid| of(self, oid)));
+            match part {
+                Some(part) => self.edge(whole, part),
+                None => self.mark(whole, Reason::Function, b""),
+            }
+        }
+    }
+
+    fn stored(&mut self, facts: &Facts, catalogue: &Catalogue, major: u8) {
+        for stored in &facts.stored {
+            let (node, name, text) = match stored {
+                Stored::Query { relation, sql } => (
+                    self.relation_named(relation),
+                    relation,
+                    Text::Statement(sql),
+                ),
+                Stored::Expression { relation, sql } => (
+                    self.relation_named(relation),
+                    relation,
+                    Text::Expression(sql),
+                ),
+                Stored::Check { domain, sql } => {
+                    (self.domain_named(domain), domain, Text::Expression(sql))
+                }
+            };
+            self.read(node, text, catalogue, major, name.as_bytes());
+        }
+    }
+
+    fn uses(&mut self, facts: &Facts) {
+        for used in &facts.uses {
+            let name = written(&used.function);
+            let function = self.functions.get(&name);
+            let by = match &used.by {
+                Through::Operator(symbol) => {
+                    let symbol = self.operators.get(&written(symbol));
+                    symbol.map(|number| self.operator(number))
+                }
+                Through::Cast(to) => self.domain_named(to),
+                Through::ImplicitCast => Some(self.anything()),
+                Through::Argument(domain) => {
+                    self.edge(function, self.domain_named(domain));
+                    continue;
+                }
+            };
+            match function {
+                Some(_) => self.edge(by, function),
+                None if primary::needs_primary(&name) => self.mark(by, Reason::Function, &name),
+                None => {}
+            }
+        }
+    }
+
+    /// Reads a text that is run where `node` is named.
+    fn read(
+        &mut self,
+        node: Option<u32>,
+        text: Text,
+        catalogue: &Catalogue,
+        major: u8,
+        name: &[u8],
+    ) {
+        let mut found = Found::default();
+        let whole = match text {
+            Text::Statement(sql) | Text::Expression(sql) | Text::PlPgSql(sql) => sql,
+            Text::Nothing => return,
+        };
+        // Which it will be read with is the caller's setting: where it matters, both must do.
+        let readings: &[bool] = match whole.contains('\\') {
+            true => &[true, false],
+            false => &[true],
+        };
+        for &standard_conforming_strings in readings {
+            let context = Context {
+                standard_conforming_strings,
+                encoding: Encoding::AsciiSafe,
+                server_major: major,
+            };
+            self.read_as(text, &context, catalogue, &mut found);
+        }
+        if let Some(class) = found.class {
+            let object = class.object.as_deref().map_or(name, str::as_bytes);
+            self.mark(node, class.reason, object);
+        }
+        for named in found.nodes {
+            self.edge(node, Some(named));
+        }
+    }
+
+    fn read_as(&self, text: Text, context: &Context, catalogue: &Catalogue, found: &mut Found) {
+        let names = Names::Read {
+            catalogue,
+            current: true,
+        };
+        let mut each = |piece: Piece| {
+            let effects = effects::piece(piece, context, names);
+            let mut note = |token: Token, sql: &[u8], role| self.note(token, sql, role, found);
+            let class = class::of_piece(piece, &effects, context, &mut note);
+            if class.place == Place::Primary {
+                found.class.get_or_insert(class);
+            }
+        };
+        let read = match text {
+            Text::Statement(sql) => {
+                each(Piece::Statement(sql.as_bytes()));
+                Some(())
+            }
+            Text::Expression(sql) => {
+                each(Piece::Expression(sql.as_bytes()));
+                Some(())
+            }
+            Text::Nothing => Some(()),
+            Text::PlPgSql(sql) => plpgsql::split(
+                sql.as_bytes(),
+                context.standard_conforming_strings,
+                &mut each,
+            ),
+        };
+        if read.is_none() {
+            found.class.get_or_insert(Class::primary(Reason::Function));
+        }
+    }
+
+    /// A word, name or operator of a text.
+    fn note(&self, token: Token, sql: &[u8], role: Role, found: &mut Found) {
+        if token.kind == TokenKind::Op {
+            let number = self.operators.get(token.text(sql));
+            found.nodes.extend(number.map(|n| self.operator(n)));
+            return;
+        }
+        with_name(token.text(sql), |name| {
+            let relation = self.relations.get(name).map(|n| self.relation(n));
+            let domain = self.domains.get(name).map(|n| self.domain(n));
+            let function = self.functions.get(name).filter(|_| role == Role::Called);
+            found.nodes.extend(relation);
+            found.nodes.extend(domain);
+            found.nodes.extend(function);
+        });
+    }
+
+    fn conclude(mut self) -> Reads {
+        let mut graph = Graph::new(self.marks.len());
+        for &(from, to) in &self.edges {
+            graph.edge(from, to);
+        }
+        for implied in IMPLIED {
+            if let Some(number) = self.operators.get(implied) {
+                graph.edge(self.anything(), self.operator(number));
+            }
+        }
+        graph.spread(&mut self.marks);
+        let marks = &self.marks;
+        let mark = |node: u32| marks[node as usize];
+        let mut unfit: HashMap<Box<[u8]>, Unfit> = HashMap::new();
+        let mut note = |name: &[u8], cause: Option<u32>, put: fn(&mut Unfit, u32)| {
+            if let Some(cause) = cause {
+                put(unfit.entry(name.into()).or_default(), cause);
+            }
+        };
+        for (name, number) in self.functions.iter() {
+            note(name, mark(number), |unfit, cause| {
+                unfit.function = Some(cause)
+            });
+        }
+        for (name, number) in self.relations.iter() {
+            note(name, mark(self.relation(number)), |unfit, cause| {
+                unfit.relation = Some(cause);
+            });
+        }
+        for (name, number) in self.domains.iter() {
+            note(name, mark(self.domain(number)), |unfit, cause| {
+                unfit.domain = Some(cause)
+            });
+        }
+        let operators = self.operators.iter().filter_map(|(symbol, number)| {
+            let cause = mark(self.operator(number))?;
+            Some((symbol.into(), cause))
+        });
+        let elsewhere = unfit.iter().filter(|(name, _)| !name.is_ascii());
+        let elsewhere = elsewhere
+            .filter_map(|(_, unfit)| unfit.relation.or(unfit.function).or(unfit.domain))
+            .next();
+        Reads {
+            operators: operators.collect(),
+            elsewhere,
+            anything: mark(self.anything()),
+            unfit_relations: unfit.values().filter(|u| u.relation.is_some()).count(),
+            unfit,
+            relations: self.relations.into_names().map(|(name, _)| name).collect(),
+            causes: self.causes,
+        }
+    }
+}
+
+/// What reading a text found.
+#[derive(Default)]
+struct Found {
+    /// Why it is no read.
+    class: Option<Class>,
+    /// What it names.
+    nodes: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+enum Text<'t> {
+    /// Its parts say all.
+    Nothing,
+    Statement(&'t str),
+    Expression(&'t str),
+    PlPgSql(&'t str),
+}
+
+/// What of a function is to be read; None: it cannot be followed.
+fn text_of(function: &Function) -> Option<Text<'_>> {
+    if function
+        .settings
+        .iter()
+        .any(|setting| is_of_transaction(setting))
+    {
+        return None;
+    }
+    let text = match (&function.body, function.language.as_str()) {
+        (Body::Aggregate, _) => return Some(Text::Nothing),
+        (Body::Text(_), "c") => {
+            return body::is_trusted(function)
+                .then_some(Text::Nothing)
+                .filter(|_| !extensions::needs_primary(function));
+        }
+        (Body::Unknown, _) => return None,
+        (Body::Standard(text), _) => match body::standard(text.as_bytes())? {
+            Piece::Expression(inner) => Text::Expression(std::str::from_utf8(inner).ok()?),
+            Piece::Statement(inner) => Text::Statement(std::str::from_utf8(inner).ok()?),
+        },
+        (Body::Text(text), "sql") => Text::Statement(text),
+        (Body::Text(text), "plpgsql") => Text::PlPgSql(text),
+        (Body::Text(_), _) => return None,
+    };
+    Some(text)
+}
+
+/// A SET clause that a replica refuses, or that holds on.
+fn is_of_transaction(setting: &str) -> bool {
+    let name = setting.split('=').next().unwrap_or_default();
+    let known = [
+        "transaction_read_only",
+        "default_transaction_read_only",
+        "transaction_isolation",
+        "default_transaction_isolation",
+        "transaction_deferrable",
+        "session_replication_role",
+        "seed",
+    ];
+    known.iter().any(|known| known.eq_ignore_ascii_case(name))
+}

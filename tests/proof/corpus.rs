@@ -1,0 +1,275 @@
+//! The statements.
+
+use std::fmt;
+
+use common::{Pg, TestCluster, per_version};
+use pgsluice::{
+    catalogues,
+    cluster::Node,
+    config::{self, Config},
+    route::{
+        Context,
+        catalogue::Catalogue,
+        class::{Class, Place, class_of},
+        effects::{Names, effects_among},
+    },
+};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::common;
+
+const SCHEMA: &str = include_str!("schema.sql");
+const CORPUS: &str = include_str!("corpus.txt");
+
+/// A line of the corpus.
+struct Line<'c> {
+    /// `read`, or `reason:object`.
+    expected: &'c str,
+    /// It would do no harm on a replica, but is not proven.
+    is_wasted: bool,
+    sql: String,
+    /// It ends in an error, on the primary as well.
+    fails: bool,
+    /// Where the server has no libxml.
+    may_fail: bool,
+    /// The oldest version that understands it.
+    since: u8,
+}
+
+impl<'c> Line<'c> {
+    /// `expected | sql`; before it words, which the corpus explains.
+    fn read(line: &'c str) -> Line<'c> {
+        let (head, sql) = line.split_once(" | ").expect(line);
+        let mut read = Line {
+            expected: "",
+            is_wasted: false,
+            sql: sql.trim().replace("\\n", "\n"),
+            fails: false,
+            may_fail: false,
+            since: 13,
+        };
+        for word in head.split_whitespace() {
+            match word {
+                "wasted" => read.is_wasted = true,
+                "fails" => read.fails = true,
+                "libxml" => read.may_fail = true,
+                _ if word.ends_with('+') => {
+                    read.since = word.trim_end_matches('+').parse().unwrap();
+                }
+                _ => read.expected = word,
+            }
+        }
+        read
+    }
+
+    fn all() -> Vec<Line<'static>> {
+        let lines = CORPUS.lines().map(str::trim);
+        lines
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(Line::read)
+            .collect()
+    }
+
+    fn allows<T>(&self, answer: &Result<T, String>) -> bool {
+        match answer {
+            Err(error) if self.may_fail => error.starts_with("0A000 unsupported XML"),
+            _ => answer.is_err() == self.fails,
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        self.expected == "read"
+    }
+}
+
+/// A class as the corpus spells it.
+struct Spelt(Class);
+
+impl fmt::Display for Spelt {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Spelt(class) = self;
+        f.write_str(class.reason.as_str())?;
+        match &class.object {
+            Some(object) => write!(f, ":{}", object.replace(' ', "")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the corpus is held to: one cluster and its catalogue.
+struct Stage {
+    cluster: TestCluster,
+    catalogue: Catalogue,
+    major: u8,
+}
+
+impl Stage {
+    fn new(pg: &Pg) -> Stage {
+        let cluster = TestCluster::build(pg.builder().replicas(1));
+        cluster.primary().sql(SCHEMA).unwrap();
+        cluster.wait_caught_up().unwrap();
+        let (catalogue, major) = runtime().block_on(look(&cluster.primary()));
+        Stage {
+            cluster,
+            catalogue,
+            major,
+        }
+    }
+
+    fn class(&self, sql: &str) -> Class {
+        let context = Context {
+            server_major: self.major,
+            ..Context::default()
+        };
+        let names = Names::Read {
+            catalogue: &self.catalogue,
+            current: true,
+        };
+        let effects = effects_among(sql.as_bytes(), &context, names);
+        class_of(sql.as_bytes(), &effects, &context, names)
+    }
+
+    fn lines(&self) -> Vec<Line<'static>> {
+        let mut lines = Line::all();
+        lines.retain(|line| line.since <= self.major);
+        lines
+    }
+}
+
+async fn look(node: &Node) -> (Catalogue, u8) {
+    let config = Config {
+        probe: config::Probe {
+            user: "postgres".into(),
+            ..Config::default().probe
+        },
+        ..Config::default()
+    };
+    let node = config::Node::at("pg1", "127.0.0.1", node.port());
+    catalogues::look(&config, &node, "postgres").await.unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+per_version! {
+    fn every_statement_has_its_class_and_a_replica_runs_the_reads_for_which_the_primary_writes_nothing(pg) {
+        let stage = Stage::new(&pg);
+        let mut wrong = Vec::new();
+        let (mut reads, mut wasted) = (0, 0);
+        for line in stage.lines() {
+            let class = stage.class(&line.sql);
+            let is_read = class.place == Place::Anywhere;
+            let found = Spelt(class).to_string();
+            if found != line.expected || is_read != line.is_read() {
+                wrong.push(format!("{found} | {} (expected {})", line.sql, line.expected));
+            }
+            reads += usize::from(line.is_read());
+            wasted += usize::from(line.is_wasted);
+        }
+        wrong.extend(runtime().block_on(run_all(&stage)));
+        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+        eprintln!("{reads} proven reads, {wasted} kept on the primary for no reason");
+        assert!(reads > 200 && wasted * 100 <= 3 * (reads + wasted));
+    }
+}
+
+/// Runs all proven reads on both nodes; gives what was wrong.
+async fn run_all(stage: &Stage) -> Vec<String> {
+    // Whoever reads first sets hint bits and the like, with WAL of its own.
+    let quiet = Session::open(&stage.cluster.primary(), "postgres").await;
+    for sql in ["VACUUM (FREEZE)", "CHECKPOINT"] {
+        quiet.run(sql).await.unwrap();
+    }
+    // Not the superuser, whom no policy holds.
+    let primary = Session::open(&stage.cluster.primary(), "app").await;
+    let replica = Session::open(&stage.cluster.replicas()[0], "app").await;
+    let mut wrong = Vec::new();
+    for line in stage.lines() {
+        if !line.is_read() {
+            continue;
+        }
+        let on_replica = replica.run(&line.sql).await;
+        if !line.allows(&on_replica) {
+            wrong.push(format!("{on_replica:?} on the replica | {}", line.sql));
+        }
+        if let Some(what) = primary.traces(&line).await {
+            wrong.push(format!("{what} | {}", line.sql));
+        }
+    }
+    wrong
+}
+
+struct Session {
+    client: tokio_postgres::Client,
+}
+
+impl Session {
+    async fn open(node: &Node, user: &str) -> Session {
+        let login = format!(
+            "host=127.0.0.1 port={} user={user} dbname=postgres",
+            node.port()
+        );
+        let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        Session { client }
+    }
+
+    /// Errors by their code.
+    async fn run(&self, sql: &str) -> Result<Vec<String>, String> {
+        let answer = if sql.trim_start().to_ascii_lowercase().starts_with("copy") {
+            self.copy(sql).await.map(|()| Vec::new())
+        } else {
+            self.client.simple_query(sql).await.map(rows)
+        };
+        answer.map_err(|error| match error.as_db_error() {
+            Some(said) => format!("{} {}", said.code().code(), said.message()),
+            None => error.to_string(),
+        })
+    }
+
+    async fn copy(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        use futures_util::{StreamExt as _, pin_mut};
+        let stream = self.client.copy_out(sql).await?;
+        pin_mut!(stream);
+        while let Some(part) = stream.next().await {
+            part?;
+        }
+        Ok(())
+    }
+
+    /// What a statement leaves in the primary's log or transactions.
+    async fn traces(&self, line: &Line<'_>) -> Option<String> {
+        const WAL: &str = "SELECT pg_current_wal_insert_lsn()";
+        const XID: &str = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL";
+        let before = self.run(WAL).await;
+        self.run("BEGIN").await.unwrap();
+        let ran = self.run(&line.sql).await;
+        if ran.is_err() {
+            let _ = self.run("ROLLBACK").await;
+            return (!line.allows(&ran)).then(|| format!("{ran:?} on the primary"));
+        }
+        let took_xid = self.run(XID).await.unwrap();
+        self.run("COMMIT").await.unwrap();
+        let after = self.run(WAL).await;
+        if took_xid != ["t"] && before == after {
+            return None;
+        }
+        // Others write too, now and then: once more.
+        let before = self.run(WAL).await;
+        let _ = self.run(&line.sql).await;
+        let after = self.run(WAL).await;
+        (took_xid == ["t"] || before != after).then(|| "it writes".to_owned())
+    }
+}
+
+fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<String> {
+    let values = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some(row.try_get(0).ok().flatten().unwrap_or_default().to_owned())
+        }
+        _ => None,
+    });
+    values.collect()
+}
