@@ -175,8 +175,15 @@ impl Generator {
     }
 
     /// A Parse, and how many values its statement takes.
+    ///
+    /// Never of one that executes itself: PostgreSQL (15.18) looks at no limit where EXPLAIN EXECUTE comes back to it, and
+    /// the whole server crashes.
     fn parse(&mut self, name: String) -> (Message, usize) {
         let (sql, types) = *self.random.choose(TEXTS);
+        let name = match name.as_str() {
+            "a" if sql.starts_with("EXECUTE a") => "b".into(),
+            _ => name,
+        };
         let sql = self.fill(sql);
         let count = usize::from(sql.contains("$1")) + usize::from(sql.contains("$2"));
         let types = types.to_vec();
