@@ -471,8 +471,11 @@ impl Session {
             _ => TransactionStatus::Idle,
         };
         match (control, status) {
-            (Control::Begin | Control::Rollback, _) => Flight::CannotCommit,
+            (Control::Rollback, _) => Flight::RollsBack,
+            (Control::Begin, _) => Flight::CannotCommit,
             (Control::Commit, _) | (Control::None, TransactionStatus::Idle) => Flight::MayCommit,
+            // The transaction that was open may be over before it runs.
+            (Control::None, _) if self.flight == Flight::RollsBack => Flight::MayCommit,
             (Control::None, _) => Flight::CannotCommit,
         }
     }

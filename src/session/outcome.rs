@@ -18,6 +18,8 @@ pub enum Flight {
     Nothing,
     /// Statements that cannot commit anything.
     CannotCommit,
+    /// A ROLLBACK among them: what is sent behind it may commit by itself.
+    RollsBack,
     /// A COMMIT, or a statement that may commit by itself.
     MayCommit,
 }
@@ -188,6 +190,8 @@ mod tests {
             (Idle, MayCommit, Primary, Pinned, Some(("08007", fatal))),
             (Idle, CannotCommit, Primary, free, Some(("08006", fatal))),
             (Idle, MayCommit, ReadOnly, free, Some(("08006", fatal))),
+            (Idle, RollsBack, Primary, free, Some(("08006", fatal))),
+            (Failed, RollsBack, Primary, free, Some(("40001", error))),
             (Transaction, Nothing, Primary, free, Some(("40001", error))),
             (Failed, Nothing, Primary, free, Some(("40001", error))),
             (

@@ -136,7 +136,8 @@ impl Default for Pipeline {
 }
 
 impl Pipeline {
-    /// The status of the last ReadyForQuery.
+    /// The status of the last ReadyForQuery, but that a transaction is failed no longer once something has succeeded in it:
+    /// that was its end, perhaps only to a savepoint.
     pub fn status(&self) -> TransactionStatus {
         self.status
     }
@@ -304,6 +305,9 @@ impl Pipeline {
             return self.receive_unasked(tag);
         };
         self.begun = true;
+        if tag == b'C' && self.status == TransactionStatus::Failed {
+            self.status = TransactionStatus::Transaction;
+        }
         match (tag, head.sent) {
             (b'D', Sent::Query | Sent::Execute) => {}
             (b'E', _) => {
@@ -533,6 +537,15 @@ mod tests {
         busy("pbe <E");
         busy("pbe <E q");
         free("pbe q y <E<ZI");
+    }
+
+    #[test]
+    fn a_failed_transaction_is_failed_until_something_succeeds_in_it() {
+        let status = |script| run(script).unwrap().status();
+        assert_eq!(status("q <E<ZE"), TransactionStatus::Failed);
+        assert_eq!(status("q <E<ZE pbe <E"), TransactionStatus::Failed);
+        assert_eq!(status("q <E<ZE pbe <1<2<C"), TransactionStatus::Transaction);
+        assert_eq!(status("q <E<ZE pbey <1<2<C<ZI"), TransactionStatus::Idle);
     }
 
     #[test]
