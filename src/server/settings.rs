@@ -41,6 +41,12 @@ impl Settings {
         self.0.iter().flat_map(|map| map.keys()).map(|name| &**name)
     }
 
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let all = self.0.iter().flat_map(|map| map.iter());
+        all.map(|(name, value)| (&**name, &**value))
+    }
+
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.0.as_ref()?.get(name).map(|value| &**value)
     }

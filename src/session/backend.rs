@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::{
     Link, Session,
+    marks::Sets,
     outcome::Flight,
     registry::Activity,
     relay::{ServerEnd, Step},
@@ -329,7 +330,9 @@ impl Session {
             unsettled.is_for_good();
         }
         if server.pipeline.is_quiet() {
-            self.changes_settings &= status != TransactionStatus::Idle;
+            if status == TransactionStatus::Idle {
+                self.sets = Sets::None;
+            }
             let time = server.asked.elapsed();
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;

@@ -31,27 +31,75 @@ pub(super) struct Named {
     pub text: Rc<Text>,
     /// The schema epoch of the client's Parse: an older parse of the same text may mean something else.
     pub epoch: u64,
+    /// Digest of the settings under which it was read, if they were known.
+    pub reading: Option<u64>,
     /// What the client was told last when it asked what the statement is.
     pub told: Option<Told>,
     /// It is something else where it was parsed in this epoch.
     pub differs_in: Option<u64>,
+    /// What the same words are where they were read under other settings.
+    pub elsewhere: Option<Rc<Named>>,
 }
 
 impl Named {
-    pub fn new(text: Rc<Text>, epoch: u64) -> Self {
+    pub fn new(text: Rc<Text>, epoch: u64, reading: Option<u64>) -> Self {
         Named {
             text,
             epoch,
+            reading,
             told: None,
             differs_in: None,
+            elsewhere: None,
+        }
+    }
+
+    /// The same words read under other settings: what the client was told of them is to be compared.
+    pub fn read_as(&self, text: Rc<Text>, reading: Option<u64>) -> Self {
+        let mut other = Named::new(text, self.epoch, reading);
+        other.told = self.told.map(|told| Told {
+            epoch: None,
+            ..told
+        });
+        other
+    }
+
+    fn is_of(&self, content: ContentId) -> bool {
+        let elsewhere = self.elsewhere.as_ref();
+        self.text.id == content || elsewhere.is_some_and(|other| other.text.id == content)
+    }
+
+    /// How the statement of that content was described.
+    fn learn_of(&mut self, content: ContentId, digest: u64, epoch: u64, describing: Describing) {
+        let elsewhere = self.elsewhere.as_mut().map(Rc::make_mut);
+        let elsewhere = elsewhere.filter(|other| other.text.id == content);
+        let is_own = self.text.id == content;
+        match (is_own, elsewhere) {
+            (true, _) => self.learn(digest, epoch, describing),
+            (false, Some(other)) => other.learn(digest, epoch, describing),
+            (false, None) => return,
+        }
+        if describing == Describing::ForUs {
+            return;
+        }
+        // That is what it was told of both.
+        let epoch = None;
+        match self.elsewhere.as_mut().map(Rc::make_mut) {
+            Some(other) if is_own => other.told = Some(Told { digest, epoch }),
+            Some(_) => self.told = Some(Told { digest, epoch }),
+            None => {}
         }
     }
 
     /// How it was described where it was parsed in `epoch`.
     fn learn(&mut self, digest: u64, epoch: u64, describing: Describing) {
         match (describing, &mut self.told) {
-            (Describing::ForClient, _) => self.told = Some(Told { digest, epoch }),
-            (Describing::ForUs, Some(told)) if told.digest == digest => told.epoch = epoch,
+            (Describing::ForClient, _) => {
+                self.told = Some(Told {
+                    digest,
+                    epoch: Some(epoch),
+                })
+            }
+            (Describing::ForUs, Some(told)) if told.digest == digest => told.epoch = Some(epoch),
             (Describing::ForUs, _) => self.differs_in = Some(epoch),
         }
     }
@@ -134,8 +182,19 @@ impl Prepared {
     /// A name of that content. Slow: for errors.
     pub fn name_of(&self, content: ContentId) -> Option<&[u8]> {
         let mut names = self.0.as_ref()?.names.iter();
-        let found = names.find(|(_, named)| named.text.id == content)?;
+        let found = names.find(|(_, named)| named.is_of(content))?;
         Some(found.0)
+    }
+
+    /// The same words were read under other settings.
+    pub fn add_elsewhere(&mut self, name: &[u8], other: Named) {
+        let named = self
+            .0
+            .as_mut()
+            .and_then(|book| book.names.get_mut(key(name)));
+        if let Some(named) = named {
+            named.elsewhere = Some(Rc::new(other));
+        }
     }
 
     /// Says what the name stood for.
@@ -254,6 +313,20 @@ impl Prepared {
         std::mem::take(&mut book.names)
     }
 
+    /// The server is being asked what that content is.
+    pub fn is_asking(&self, content: ContentId) -> bool {
+        let asks = |entry: &Unsettled| match &entry.undo {
+            Undo::Description {
+                content: asked,
+                describing: Describing::ForUs,
+                ..
+            } => *asked == content,
+            _ => false,
+        };
+        let book = self.0.as_ref();
+        book.is_some_and(|book| book.unsettled.iter().any(asks))
+    }
+
     /// Descriptions are to come.
     #[inline]
     pub fn is_describing(&self) -> bool {
@@ -283,9 +356,8 @@ impl Prepared {
             ..
         }) = described
             && let Some(named) = book.names.get_mut(key(name))
-            && named.text.id == *content
         {
-            named.learn(digest, *epoch, *describing);
+            named.learn_of(*content, digest, *epoch, *describing);
         }
         self.settle(ticket);
     }
@@ -362,7 +434,7 @@ mod tests {
             rest,
             statement: Statement::TOO_LONG.into(),
         };
-        Named::new(Rc::new(text), 0)
+        Named::new(Rc::new(text), 0, None)
     }
 
     /// Parse of a name that the session does not have.
@@ -453,7 +525,7 @@ mod tests {
             p.described(b'T', row, ticket);
             assert!(!p.is_describing());
             let named = p.find(b"a").unwrap();
-            (named.told.unwrap().epoch, named.differs_in)
+            (named.told.unwrap().epoch.unwrap(), named.differs_in)
         };
         assert_eq!(describe(1, 3, Describing::ForClient), (3, None));
         assert_eq!(describe(1, 4, Describing::ForUs), (4, None));

@@ -395,9 +395,7 @@ impl Session {
             self.schema.note(true);
             self.context.schema.advance();
         }
-        if statement.marks.changes_settings {
-            self.changes_settings = true;
-        }
+        self.sets = self.sets.max(statement.marks.sets);
         if statement.relies_on_catalogue {
             self.rely(statement.judged);
         }

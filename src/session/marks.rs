@@ -2,10 +2,15 @@
 
 use memchr::memchr_iter;
 
-use crate::route::{
-    Context,
-    effects::{Count, Effects, Kind, PinReason},
-    lexer::{Lexer, TokenKind},
+use super::parsing::decides_reading;
+use crate::{
+    route::{
+        Context,
+        effects::{Count, Effects, Kind, PinReason},
+        lexer::{Lexer, TokenKind},
+        settings::{Target, setting},
+    },
+    server::settings::normalised,
 };
 
 /// Whether a text speaks of prepared statements by the names that the server knows.
@@ -27,7 +32,18 @@ pub struct Marks {
     /// What was parsed before may mean something else afterwards.
     pub changes_schema: bool,
     /// SET, RESET or set_config, of whatever scope: what is parsed afterwards may mean something else.
-    pub changes_settings: bool,
+    pub sets: Sets,
+}
+
+/// Which settings a text changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Sets {
+    #[default]
+    None,
+    /// Only such that texts are read the same under all of them.
+    Others,
+    /// Perhaps some that decide how texts are read.
+    Reading,
 }
 
 impl Marks {
@@ -35,14 +51,14 @@ impl Marks {
     pub const UNKNOWN: Marks = Marks {
         naming: Naming::Some,
         changes_schema: true,
-        changes_settings: true,
+        sets: Sets::Reading,
     };
 
     pub fn of(text: &[u8], effects: &Effects, context: &Context) -> Self {
         let mut marks = Marks {
             naming: Naming::None,
             changes_schema: effects.kind >= Kind::Ddl,
-            changes_settings: false,
+            sets: Sets::None,
         };
         // What nobody has read may prepare, execute and deallocate.
         if matches!(
@@ -78,7 +94,7 @@ impl Marks {
                 self.naming = Naming::Some;
             }
             if ends(before, b"set") && begins(after, b"_config") {
-                self.changes_settings = true;
+                self.sets = self.sets.max(sets_by_function(after));
             }
         }
     }
@@ -96,7 +112,10 @@ impl Marks {
                 (Word::Start | Word::Explain | Word::As, Word::Prepares) => {
                     self.naming = Naming::Some;
                 }
-                (Word::Start, Word::Sets) => self.changes_settings = true,
+                (Word::Start, Word::Sets) => {
+                    let rest = text.get(token.start..).unwrap_or_default();
+                    self.sets = self.sets.max(sets_by_statement(rest, context));
+                }
                 _ => {}
             }
             previous = match (previous, word) {
@@ -144,6 +163,32 @@ fn ends(text: &[u8], end: &[u8]) -> bool {
 fn begins(text: &[u8], start: &[u8]) -> bool {
     text.get(..start.len())
         .is_some_and(|found| found.eq_ignore_ascii_case(start))
+}
+
+/// By the SET or RESET that `text` begins with.
+fn sets_by_statement(text: &[u8], context: &Context) -> Sets {
+    match setting(text, context).map(|setting| setting.target) {
+        Some(Target::Named(name)) => sets_of(name),
+        Some(Target::Transaction | Target::Characteristics | Target::Constraints) => Sets::Others,
+        Some(Target::Special(_) | Target::All) | None => Sets::Reading,
+    }
+}
+
+/// By a call of `set_config`, of whose name `rest` is the end with all that follows. Only what is named by a plain
+/// literal is known.
+fn sets_by_function(rest: &[u8]) -> Sets {
+    let behind = rest.get(b"_config".len()..).unwrap_or_default();
+    let argument = behind.trim_ascii_start().strip_prefix(b"(");
+    let literal = argument.and_then(|rest| rest.trim_ascii_start().strip_prefix(b"'"));
+    let name = literal.and_then(|rest| rest.split(|byte| *byte == b'\'').next());
+    name.map_or(Sets::Reading, sets_of)
+}
+
+fn sets_of(name: &[u8]) -> Sets {
+    match normalised(name) {
+        Some(name) if !decides_reading(&name) => Sets::Others,
+        _ => Sets::Reading,
+    }
 }
 
 /// `DEALLOCATE [PREPARE] ALL` or `DISCARD ALL`.
@@ -266,13 +311,25 @@ mod tests {
     fn changes_of_settings_and_schema_are_seen() {
         for text in [
             "set local search_path to a",
-            "begin; SET LOCAL a.b = 1",
-            "select set_config('a.b', '1', true)",
+            "begin; SET LOCAL a.b = 1; set time zone utc",
+            "select set_config('a.b', '1', true), set_config('DateStyle', 'SQL', true)",
+            "select set_config(a, b, true) from t",
+            "select set_config('work'||'_mem', b, true)",
+            "set role r",
             "reset all",
         ] {
-            assert!(marks(text).changes_settings, "{text}");
+            assert_eq!(marks(text).sets, Sets::Reading, "{text}");
         }
-        assert!(!marks("update t set a = 1").changes_settings);
+        for text in [
+            "set local work_mem to a",
+            "begin; SET LOCAL a.b = 1",
+            "select set_config('a.b', '1', true), SET_CONFIG ( 'Work_Mem', '1', true)",
+            "set transaction read only",
+            "reset statement_timeout",
+        ] {
+            assert_eq!(marks(text).sets, Sets::Others, "{text}");
+        }
+        assert_eq!(marks("update t set a = 1").sets, Sets::None);
         assert!(marks("alter table t add c int").changes_schema);
         assert!(marks("do $$begin end$$").changes_schema);
         assert!(!marks("insert into t values (1)").changes_schema);

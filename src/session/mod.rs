@@ -23,6 +23,7 @@ mod lost;
 mod marks;
 mod native;
 pub mod outcome;
+mod parsing;
 mod pins;
 mod prepared;
 pub mod registry;
@@ -52,6 +53,7 @@ use book::Prepared;
 use catalogue::Reliance;
 use context::{Context, Identity};
 use lost::Lost;
+use marks::Sets;
 use outcome::Flight;
 use pins::Pins;
 use registry::Entry;
@@ -102,8 +104,8 @@ struct Session {
     unnamed: Unnamed,
     prepared: Prepared,
     schema: SchemaTrace,
-    /// Since the last ReadyForQuery outside of a transaction a SET or its like was sent, of whatever scope.
-    changes_settings: bool,
+    /// What was sent since the last ReadyForQuery outside of a transaction sets these, in whatever scope.
+    sets: Sets,
     reliance: Reliance,
     /// The definition that its transaction holds.
     change: Option<Change>,

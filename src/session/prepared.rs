@@ -11,21 +11,17 @@
 //! Where SQL speaks of statements by name, and where names cannot be kept, the session goes native: its statements get
 //! their own names on its server, which it keeps.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    ops::Range,
-    rc::Rc,
-};
+use std::{ops::Range, rc::Rc};
 
 use super::{
     Link, Session,
     book::{Named, Undo},
     frontend::Forwarded,
-    marks::{Naming, tells_time},
+    marks::Naming,
     outcome::Flight,
-    pins::Trace,
+    parsing::Parsing,
     statement::{Control, Statement},
-    texts::{self, Text},
+    texts::Text,
     told::{Describing, Meaning},
 };
 use crate::{
@@ -39,9 +35,6 @@ use crate::{
         rename::pass_renamed,
     },
 };
-
-/// What ParameterStatus tells and no parse depends on.
-const NOT_PARSED_BY: &[&str] = &["application_name", "in_hot_standby"];
 
 /// How a message that names a statement goes on.
 enum Way {
@@ -96,7 +89,7 @@ impl Session {
     }
 
     /// Whether the server is still to say under which settings a text would be parsed: once it is free it is asked.
-    fn must_know_settings(&mut self) -> bool {
+    pub(super) fn must_know_settings(&mut self) -> bool {
         let unsettled = self.unsettled.as_ref().is_some_and(|u| u.has_settings());
         self.question.is_some() || (unsettled && self.must_settle())
     }
@@ -178,7 +171,8 @@ impl Session {
 
     fn parse_carried(&mut self, frame: Frame, name_len: usize, statement: &Statement) {
         let epoch = self.context.schema.now();
-        let text = self.text_of(frame, name_len, statement.clone());
+        let parsing = self.parsing();
+        let text = self.text_of(frame, name_len, statement.clone(), parsing);
         let is_there = self.may_reuse(&text, epoch);
         if !is_there {
             // Before the ticket is given out: they are settled in their order.
@@ -186,7 +180,7 @@ impl Session {
         }
         let ticket = self.prepared.next_ticket();
         let name: Box<[u8]> = self.name_in(frame, 0..name_len).into();
-        let named = Named::new(text.clone(), epoch);
+        let named = Named::new(text.clone(), epoch, parsing.reading);
         let before = self.prepared.insert(&name, named);
         self.prepared.book(ticket, Undo::Name { name, before });
         if is_there {
@@ -210,42 +204,18 @@ impl Session {
             && server.statements.find(text.id, epoch).is_some()
     }
 
-    /// What the Parse message holds behind its name, as all sessions of the worker share it.
-    fn text_of(&mut self, frame: Frame, name_len: usize, statement: Statement) -> Rc<Text> {
-        let profile = self.parse_profile();
-        if profile.is_none() {
-            self.pin("prepared_statement");
-        }
-        let serial = self.prepared.next_ticket().get();
+    /// What the Parse message holds behind its name, as all sessions of the worker share it, read under `parsing`.
+    fn text_of(
+        &mut self,
+        frame: Frame,
+        name_len: usize,
+        statement: Statement,
+        parsing: Parsing,
+    ) -> Rc<Text> {
         let rest = self.body(frame).get(name_len + 1..).unwrap_or_default();
-        let sql = Cursor::new(rest).cstr().unwrap_or_default();
-        let shared = profile.map(|profile| texts::content(profile, rest));
-        let id = match shared {
-            // Two names of a session are two statements: an error must name the right one.
-            Some(id) if self.prepared.name_of(id).is_none() && !tells_time(sql, &self.reading) => {
-                id
-            }
-            _ => texts::unique(self.entry.id, serial),
-        };
+        let rest: Box<[u8]> = rest.into();
+        let id = self.content_of(parsing.shared, &rest);
         self.context.texts.intern(id, rest, statement)
-    }
-
-    /// The settings under which a text is parsed now, as far as two sessions may share what comes of it. None if they are
-    /// not known.
-    fn parse_profile(&self) -> Option<u64> {
-        let unsettled = self.unsettled.as_ref().is_some_and(|u| u.has_settings());
-        let is_opaque = self.pins.is_for_life() || self.pins.traces().has(Trace::Opaque);
-        if unsettled || is_opaque || self.changes_settings {
-            return None;
-        }
-        let mut hash = DefaultHasher::new();
-        for (name, value) in &self.told.0 {
-            if !NOT_PARSED_BY.contains(&&**name) {
-                (name, value).hash(&mut hash);
-            }
-        }
-        self.settings.hash(&mut hash);
-        Some(hash.finish())
     }
 
     /// Bind, Describe or Close of a named statement, whose name stands at `name` in the body.
@@ -261,13 +231,20 @@ impl Session {
             Way::Carried => {
                 self.close_leftovers();
                 let known = self.name_in(frame, name.clone());
-                match self.prepared.find(known).cloned() {
-                    None => self.pass_unknown(frame, sent),
-                    Some(_) if sent == Sent::Close => self.close_named(frame, name),
-                    Some(named) if sent == Sent::Bind => {
-                        return self.bind_named(frame, name, &named);
-                    }
-                    Some(named) => self.describe_named(frame, name, &named),
+                let Some(named) = self.prepared.find(known).cloned() else {
+                    self.pass_unknown(frame, sent);
+                    return Forwarded::Passed;
+                };
+                if sent == Sent::Close {
+                    self.close_named(frame, name);
+                    return Forwarded::Passed;
+                }
+                let Some(named) = self.read_here(frame, name.clone(), named) else {
+                    return Forwarded::Waits;
+                };
+                match sent {
+                    Sent::Bind => return self.bind_named(frame, name, &named),
+                    _ => self.describe_named(frame, name, &named),
                 }
             }
         }
@@ -488,9 +465,11 @@ impl Session {
             return;
         }
         let (name, statement): (Box<[u8]>, _) = (name.into(), self.statement(sql));
-        let text = self.text_of(frame, name.len(), statement);
+        let parsing = self.parsing();
+        let text = self.text_of(frame, name.len(), statement, parsing);
         let epoch = self.context.schema.now();
-        self.prepared.insert(&name, Named::new(text, epoch));
+        let named = Named::new(text, epoch, parsing.reading);
+        self.prepared.insert(&name, named);
     }
 
     /// A Close that was answered in the place of a lost server; `subject` is its body.

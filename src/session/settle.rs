@@ -8,6 +8,7 @@
 
 use super::{
     Link, Session,
+    parsing::decides_reading,
     pins::{Trace, Traces},
     relay::{ServerEnd, Step},
     statement::Changes,
@@ -67,6 +68,11 @@ impl Unsettled {
     /// Settings may have changed.
     pub(super) fn has_settings(&self) -> bool {
         self.all || !self.names.is_empty()
+    }
+
+    /// Some that decide how texts are read may have changed.
+    pub(super) fn changes_reading(&self) -> bool {
+        self.all || self.names.iter().any(|name| decides_reading(name))
     }
 
     /// A transaction has ended.

@@ -64,7 +64,7 @@ fn id(hash: Sha256) -> ContentId {
 }
 
 impl Texts {
-    pub(super) fn intern(&self, id: ContentId, rest: &[u8], statement: Statement) -> Rc<Text> {
+    pub(super) fn intern(&self, id: ContentId, rest: Box<[u8]>, statement: Statement) -> Rc<Text> {
         let mut known = self.known.borrow_mut();
         if let Some(text) = known.get(&id).and_then(Weak::upgrade) {
             return text;
@@ -73,7 +73,6 @@ impl Texts {
             known.retain(|_, text| text.strong_count() > 0);
             self.sweep_at.set((known.len() * 2).max(MIN_SWEEP));
         }
-        let rest = rest.into();
         let text = Rc::new(Text {
             id,
             rest,
@@ -91,7 +90,7 @@ mod tests {
     #[test]
     fn equal_texts_are_kept_once_and_as_long_as_someone_holds_them() {
         let texts = Texts::default();
-        let intern = |rest: &[u8]| texts.intern(content(1, rest), rest, Statement::TOO_LONG);
+        let intern = |rest: &[u8]| texts.intern(content(1, rest), rest.into(), Statement::TOO_LONG);
         let first = intern(b"select 1\0\0\0");
         assert!(Rc::ptr_eq(&first, &intern(b"select 1\0\0\0")));
         for n in 0..1000_u32 {

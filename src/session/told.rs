@@ -33,11 +33,12 @@ const ANOTHER: Fields<'static> = Fields {
     routine: Some("RevalidateCachedQuery"),
 };
 
-/// ParameterDescription and RowDescription, of a parse in `epoch`.
+/// ParameterDescription and RowDescription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub digest: u64,
-    pub epoch: u64,
+    /// The schema epoch of the parse that was described; None if the statement was read anew since.
+    pub epoch: Option<u64>,
 }
 
 /// For whom a statement is described.
@@ -71,14 +72,16 @@ impl Session {
         };
         let now = self.context.schema.now();
         let epoch = server.statements.epoch_of(named.text.id).unwrap_or(now);
-        if epoch.max(named.epoch) <= told.epoch {
+        if Some(epoch.max(named.epoch)) <= told.epoch {
             return Meaning::Same;
         }
         if named.differs_in == Some(epoch) {
             return Meaning::Another;
         }
-        let name = Box::from(self.name_in(frame, name));
-        self.ask_meaning(name, named);
+        if !self.prepared.is_asking(named.text.id) {
+            let name = Box::from(self.name_in(frame, name));
+            self.ask_meaning(name, named);
+        }
         Meaning::Asked
     }
 

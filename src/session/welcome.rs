@@ -107,7 +107,7 @@ impl Session {
             unnamed: Unnamed::default(),
             prepared: Prepared::default(),
             schema: SchemaTrace::default(),
-            changes_settings: false,
+            sets: super::marks::Sets::None,
             reliance: Reliance::default(),
             change: None,
             sequences: SequenceState::default(),

@@ -533,6 +533,81 @@ fn a_statement_parsed_under_local_settings_is_nobody_elses() {
 }
 
 #[test]
+fn a_statement_read_again_under_other_settings_is_nobody_elses() {
+    let bed = Bed::new(2);
+    let text = "SELECT '01/02/2024'::date::text";
+    let mut client = bed.client();
+    prepare(&mut client, "s", text);
+    client.ok("SET DateStyle = 'ISO, DMY'");
+    let there = occupy(&bed, 1);
+    // Wherever it is read now.
+    value_of(&mut client, "s");
+    drop((there, client));
+    let mut others = occupy(&bed, 2);
+    for other in &mut others {
+        assert_eq!(other.word(&[parse("s", text), sync()].concat()), "1ZT");
+        assert_eq!(value_of(other, "s"), "2024-01-02");
+    }
+}
+
+#[test]
+fn a_statement_parsed_after_a_set_in_its_transaction_keeps_no_server() {
+    let bed = Bed::new(2);
+    let mut client = bed.client();
+    for set in [
+        "SET LOCAL app.tenant = '7'",
+        "SET LOCAL search_path = public",
+    ] {
+        client.ok("BEGIN");
+        client.ok(set);
+        assert_eq!(
+            client.word(&[parse("s", "SELECT 1"), sync()].concat()),
+            "1ZT"
+        );
+        client.ok("COMMIT");
+        let mut others = occupy(&bed, 2);
+        others.iter_mut().for_each(|other| other.ok("COMMIT"));
+        assert_eq!(client.word(&[close(b'S', "s"), sync()].concat()), "3ZI");
+    }
+    client.ok("BEGIN");
+    client.ok("SET LOCAL search_path = public");
+    assert_eq!(
+        client.word(&[parse("s", "SELECT 1"), sync()].concat()),
+        "1ZT"
+    );
+    client.ok("COMMIT");
+    for taken in 0..2 {
+        let others = occupy(&bed, taken);
+        assert_eq!(value_of(&mut client, "s"), "1");
+        drop(others);
+    }
+}
+
+#[test]
+fn rows_of_other_types_under_another_search_path_are_refused() {
+    let bed = Bed::new(2);
+    bed.sql("SET ROLE app; CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t AS SELECT 1; CREATE TABLE b.t AS SELECT 'x'");
+    let mut client = bed.client();
+    client.ok("SET search_path = a");
+    client.send(&[parse("s", "SELECT * FROM t"), describe(b'S', "s"), sync()].concat());
+    assert_eq!(word(&client.until_ready()), "1tTZI");
+    client.ok("SET search_path = b");
+    for taken in 0..2 {
+        let others = occupy(&bed, taken);
+        client.send(&execute_named("s"));
+        let frames = client.until_ready();
+        assert_eq!(frames[0].field(b'C'), "0A000", "{frames:?}");
+        drop(others);
+    }
+    client.ok("SET search_path = a");
+    for taken in 0..2 {
+        let others = occupy(&bed, taken);
+        assert_eq!(value_of(&mut client, "s"), "1");
+        drop(others);
+    }
+}
+
+#[test]
 fn what_a_statement_leaves_behind_counts_whenever_it_is_executed() {
     let bed = Bed::new(2);
     let mut client = bed.client();
