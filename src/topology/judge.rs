@@ -19,6 +19,7 @@ use crate::config;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct NodeId(u64);
 
+#[derive(Clone)]
 struct Entry {
     id: NodeId,
     /// How the state file names the node.
@@ -48,6 +49,7 @@ enum Start {
     Over,
 }
 
+#[derive(Clone)]
 pub(super) struct Judge {
     rules: Rules,
     memory: Memory,
@@ -296,5 +298,7 @@ fn outdates_servers(old: &NodeView, record: &Record, verdict: &Verdict) -> bool 
     old.role != verdict.role || other_line || old.incarnation != record.incarnation()
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

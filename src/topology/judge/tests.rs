@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(50);
 const OURS: u64 = 7;
 const FOREIGN: u64 = 8;
 
-fn node(index: usize) -> config::Node {
+pub(super) fn node(index: usize) -> config::Node {
     config::Node {
         name: format!("pg{index}"),
         host: format!("host{index}"),
@@ -676,7 +676,7 @@ fn apply(sim: &mut Sim, index: usize, step: &Step) {
 }
 
 /// What must hold in every snapshot.
-fn check(topology: &Topology, highest: u32) {
+pub(super) fn check(topology: &Topology, highest: u32) {
     let holders: Vec<usize> = (0..topology.nodes.len())
         .filter(|i| topology.nodes[*i].role == Role::Primary)
         .collect();
