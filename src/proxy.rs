@@ -154,6 +154,10 @@ impl Proxy {
         self.http
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.common.metrics
+    }
+
     pub fn topology(&self) -> &topology::Handle {
         &self.common.topology
     }

@@ -485,7 +485,6 @@ fn the_default_file_is_honest_about_what_is_not_in_effect() {
         ("[reads]", "max_staleness", "\"1s\""),
         ("[reads]", "transactions", "\"replica\""),
         ("[failover]", "grace", "\"1s\""),
-        ("[failover]", "replay_aborted", "false"),
         ("[limits]", "idle_timeout", "\"1s\""),
         ("[limits]", "idle_transaction_timeout", "\"1s\""),
         ("[[node]]", "zone", "\"a\""),

@@ -135,6 +135,8 @@ pub struct WorkerCounters {
     pub login_failures: Count,
     pub server_dials: Count,
     pub server_dial_failures: Count,
+    /// Statements that were sent once more.
+    pub replays: Count,
     /// Named statements that a server was sent to parse.
     pub statements_parsed: Count,
     /// Clients' Parses of what the server had parsed already.
@@ -205,6 +207,10 @@ impl WorkerCounters {
                 "pgsluice_server_dial_failures_total",
                 "Server connections that failed.",
             ),
+            replays: count(
+                "pgsluice_replays_total",
+                "Statements that a primary rolled back when it was shut down, sent once more to the next one.",
+            ),
             statements_parsed: statements("parsed"),
             statements_reused: statements("reused"),
             statements_evicted: statements("evicted"),
@@ -266,7 +272,7 @@ impl WorkerCounters {
         self.query_time.drain_into(&self.shared_query_time);
     }
 
-    fn counts(&self) -> [&Count; 17] {
+    fn counts(&self) -> [&Count; 18] {
         [
             &self.queries,
             &self.transactions,
@@ -282,6 +288,7 @@ impl WorkerCounters {
             &self.login_failures,
             &self.server_dials,
             &self.server_dial_failures,
+            &self.replays,
             &self.statements_parsed,
             &self.statements_reused,
             &self.statements_evicted,

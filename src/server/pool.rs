@@ -229,6 +229,15 @@ impl Pool {
         });
     }
 
+    /// Whether the node lets anybody in just now: it is asked, on a connection that serves nobody. A node that shuts down
+    /// refuses from before its servers are told.
+    pub async fn lets_in(&self) -> bool {
+        match self.shared.dial(&self.view(), &self.profile).await {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind, Kind::ServerGone | Kind::NoNode),
+        }
+    }
+
     fn next_waiter(&self) -> Option<Waiter> {
         let waiter = self.waiters.borrow_mut().pop_front();
         self.waiters_changed();

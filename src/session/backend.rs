@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{
     Link, Session,
     marks::Sets,
-    outcome::Flight,
+    outcome::{Flight, Place},
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
@@ -50,11 +50,20 @@ impl Session {
     pub(super) fn scan_server(&mut self) -> Result<(), Step> {
         let was_dressing = self.is_dressing();
         while let Some((frame, first)) = self.next_reply()? {
+            if frame.tag == b'E'
+                && let Some(words) = self.last_words(frame)
+            {
+                return Err(Step::ServerEnded(ServerEnd::ShutDown(words)));
+            }
             let shown = self.receive(frame, first)?;
             match frame.tag {
                 _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
                 b'E' => self.error_reported(frame, shown),
+                b'N' if shown == Show::Client => {
+                    self.noticed(frame);
+                    self.show(frame, shown);
+                }
                 b'A' => self.notified(frame),
                 b'C' => self.completed(frame, shown),
                 _ => self.show(frame, shown),
@@ -90,7 +99,7 @@ impl Session {
             b'A' => HEADER_LEN + 4,
             b'D' if self.question.is_some() => frame.len.min(MAX_ANSWER),
             b'S' => frame.len.min(MAX_PARAMETER),
-            b'E' => frame.len.min(MAX_REPORT),
+            b'E' | b'N' => frame.len.min(MAX_REPORT),
             b'C' => frame.len.min(MAX_DROPPED),
             b't' | b'T' if self.prepared.is_describing() => frame.len.min(MAX_DESCRIPTION),
             _ => HEADER_LEN,
@@ -230,6 +239,25 @@ impl Session {
         taken
     }
 
+    /// FATAL 57P01 of what may be the primary, whole: what it means depends on whether its node goes. Taken away from the
+    /// client, who is told later, or never.
+    fn last_words(&mut self, frame: Frame) -> Option<Box<[u8]>> {
+        let report = Report::parse_start(self.reply_body(frame));
+        if report.severity != b"FATAL" || report.sqlstate != Some(*b"57P01") {
+            return None;
+        }
+        let Link::Held { pool, .. } = &self.link else {
+            return None;
+        };
+        if self.place_of(pool) != Place::Primary {
+            return None;
+        }
+        let buffer = self.to_client.as_mut()?;
+        let words = Box::from(buffer.unseen().get(..frame.len)?);
+        buffer.discard(buffer.unseen().len());
+        Some(words)
+    }
+
     fn error_reported(&mut self, frame: Frame, shown: Show) {
         // Whole or not, malformed or not: what can be read of it decides.
         let report = Report::parse_start(self.reply_body(frame));
@@ -336,6 +364,7 @@ impl Session {
             let time = server.asked.elapsed();
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;
+            self.end_keeping();
             if status == TransactionStatus::Idle {
                 self.change = None;
             }

@@ -2,23 +2,21 @@
 
 use std::{
     rc::Rc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use super::{
     Link, Session,
     context::{Context, Identity, NoPool},
-    end::shutting_down,
     outcome::Flight,
-    registry::{Activity, Signal},
-    relay::{End, Step},
+    registry::Activity,
+    relay::Step,
     statement,
     welcome::told_by_route,
 };
 use crate::{
     config::Listener,
-    error::{Error, Kind, Result, Severity},
+    error::{Error, Kind, Result},
     server::{
         connection::Server,
         pool::{Grant, Pool},
@@ -57,37 +55,17 @@ impl Session {
         let (listener, id) = (self.listener.clone(), self.entry.id);
         let settings = self.settings.clone();
         let waiting = checkout(&context, &identity, &listener, id, &settings, pool);
-        let mut checkout = Box::pin(waiting);
-        let granted = std::future::poll_fn(|cx| {
-            if let Poll::Ready(granted) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(Some(granted));
-            }
-            if self.entry.take_cancelled() {
-                return Poll::Ready(Some(Err(cancelled())));
-            }
-            if self.entry.signal() == Signal::End {
-                return Poll::Ready(Some(Err(shutting_down())));
-            }
-            self.poll_client_gone(cx).map(|()| None)
-        });
         let since = Instant::now();
-        let granted = granted.await;
+        let granted = self.unless_interrupted(waiting).await;
         self.context.counters.checkout_waits.one();
         self.context.counters.checkout_wait.record(since.elapsed());
         match granted {
-            Some(Ok((server, pool))) => {
+            Ok(Ok((server, pool))) => {
                 self.hold(server, pool);
                 true
             }
-            Some(Err(error)) if error.kind.severity() == Severity::Error => {
-                self.refuse_next(error);
-                true
-            }
-            Some(Err(error)) => {
-                self.say_goodbye(End::Error(error)).await;
-                false
-            }
-            None => false,
+            Ok(Err(error)) => self.cannot_have_server(error).await,
+            Err(interrupted) => self.interrupted(interrupted).await,
         }
     }
 
@@ -98,6 +76,7 @@ impl Session {
         self.hold = self.hold.wrapping_add(1).max(1);
         self.server_fatal = false;
         self.flight = Flight::Nothing;
+        self.begin_to_keep();
         self.entry.hold(Some(server.backend.clone()));
         self.entry
             .set_activity(Activity::Active, self.context.pools.now());
@@ -206,7 +185,7 @@ pub(super) async fn checkout(
 }
 
 /// PostgreSQL's own words: what was to run has not begun.
-fn cancelled() -> Error {
+pub(super) fn cancelled() -> Error {
     Error::client(Kind::Cancelled, "canceling statement due to user request")
 }
 

@@ -10,6 +10,7 @@ use super::{
     outcome::{Cause, Place, Ties, Verdict, outcome},
     registry::Signal,
     relay::{End, ServerEnd, Step},
+    shutdown::Lost,
     tenure::{Tenure, tenure},
 };
 use crate::{
@@ -60,15 +61,23 @@ impl Session {
         }
         self.change = None;
         self.reliance = Reliance::None;
-        let node = pool.view();
-        let place = Place::of(self.listener.route, pool.profile().access, node.role);
+        let (node, place) = (pool.view(), self.place_of(&pool));
+        let generation = server.generation;
         let pipeline = pool.close(server);
         if self.server_fatal {
             self.say_goodbye(End::Told).await;
             return false;
         }
-        self.question = None;
         let verdict = match end {
+            ServerEnd::ShutDown(words) => {
+                let lost = Lost {
+                    pool,
+                    pipeline,
+                    generation,
+                    words,
+                };
+                return Box::pin(self.server_shut_down(lost)).await;
+            }
             ServerEnd::Broke(error) => {
                 // What it said beside the protocol is not passed, and must not stand in the way of our last message.
                 if let Some(buffer) = &mut self.to_client {
@@ -90,8 +99,12 @@ impl Session {
             }
         };
         // What was changed in the transaction that is gone is as it was.
-        self.unsettled = None;
+        (self.question, self.unsettled) = (None, None);
         self.obey_verdict(verdict, &pipeline).await
+    }
+
+    pub(super) fn place_of(&self, pool: &Pool) -> Place {
+        Place::of(self.listener.route, pool.profile().access, pool.view().role)
     }
 
     fn outcome(&self, pipeline: &Pipeline, place: Place, cause: Cause) -> Verdict {
@@ -125,14 +138,14 @@ impl Session {
         }
     }
 
-    fn ties(&self) -> Ties {
+    pub(super) fn ties(&self) -> Ties {
         match self.pins.is_pinned() || self.has_unknown_settings() {
             true => Ties::Pinned,
             false => Ties::None,
         }
     }
 
-    async fn obey_verdict(&mut self, verdict: Verdict, pipeline: &Pipeline) -> bool {
+    pub(super) async fn obey_verdict(&mut self, verdict: Verdict, pipeline: &Pipeline) -> bool {
         match verdict {
             // The next server's replies must not follow half a message, nor its requests the rest of a stray one.
             Verdict::Unharmed if self.is_inside_reply() => false,

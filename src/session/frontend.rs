@@ -7,7 +7,7 @@ use super::{
     marks::Naming,
     outcome::Flight,
     relay::{End, Step},
-    statement::{Control, Sequences, Statement},
+    statement::{Control, Remains, Sequences, Statement},
 };
 use crate::{
     config,
@@ -63,7 +63,9 @@ impl Session {
                 Link::Free => self.take_idle_server()?,
                 Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
                 Link::Held { .. } => {
+                    self.keep(frame);
                     if self.forward(frame)? == Forwarded::Waits {
+                        self.keep_not(frame);
                         return Ok(());
                     }
                     self.prepared.set_asked(false);
@@ -271,7 +273,7 @@ impl Session {
         }
         let refusal = self.refusal(&statement);
         self.clear_databases(&statement);
-        self.note_flight(self.flight_of(statement.control));
+        self.note_flight(self.flight_of(statement.control, statement.remains));
         if let Some(sql) = refusal {
             let mut refusal = Vec::new();
             frontend::parse(&mut refusal, "", sql);
@@ -402,7 +404,10 @@ impl Session {
         if statement.changes_catalogue {
             self.begin_change();
         }
-        self.note_flight(self.flight_of(statement.control));
+        if statement.remains == Remains::Outside {
+            self.forget_kept();
+        }
+        self.note_flight(self.flight_of(statement.control, statement.remains));
     }
 
     /// What is run in the place of a statement that must not be: it fails on the server, just where it stood.
@@ -463,18 +468,21 @@ impl Session {
         self.flight = self.flight.max(flight);
     }
 
-    pub(super) fn flight_of(&self, control: Control) -> Flight {
+    pub(super) fn flight_of(&self, control: Control, remains: Remains) -> Flight {
         let status = match &self.link {
             Link::Held { server, .. } => server.pipeline.status(),
             _ => TransactionStatus::Idle,
         };
-        match (control, status) {
-            (Control::Rollback, _) => Flight::RollsBack,
-            (Control::Begin, _) => Flight::CannotCommit,
-            (Control::Commit, _) | (Control::None, TransactionStatus::Idle) => Flight::MayCommit,
+        match (control, status, remains) {
+            (Control::Rollback, ..) => Flight::RollsBack,
+            (Control::Begin, ..) => Flight::CannotCommit,
+            (Control::Commit, ..) | (Control::None, TransactionStatus::Idle, Remains::Parts) => {
+                Flight::MayCommit
+            }
+            (Control::None, TransactionStatus::Idle, _) => Flight::Single,
             // The transaction that was open may be over before it runs.
-            (Control::None, _) if self.flight == Flight::RollsBack => Flight::MayCommit,
-            (Control::None, _) => Flight::CannotCommit,
+            (Control::None, ..) if self.flight == Flight::RollsBack => Flight::MayCommit,
+            (Control::None, ..) => Flight::CannotCommit,
         }
     }
 }

@@ -19,6 +19,7 @@ mod checkout;
 pub mod context;
 mod end;
 mod frontend;
+mod kept;
 mod lost;
 mod marks;
 mod native;
@@ -32,6 +33,7 @@ mod replication;
 pub mod schema;
 mod sequences;
 mod settle;
+mod shutdown;
 mod statement;
 mod tenure;
 mod texts;
@@ -52,6 +54,7 @@ use crate::{
 use book::Prepared;
 use catalogue::Reliance;
 use context::{Context, Identity};
+use kept::Kept;
 use lost::Lost;
 use marks::Sets;
 use outcome::Flight;
@@ -101,6 +104,7 @@ struct Session {
     /// What it is being asked.
     question: Option<Box<Question>>,
     flight: Flight,
+    kept: Kept,
     unnamed: Unnamed,
     prepared: Prepared,
     schema: SchemaTrace,

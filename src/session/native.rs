@@ -4,7 +4,7 @@ use super::{
     Link, Session,
     frontend::Forwarded,
     marks::{Naming, deallocated},
-    statement::Control,
+    statement::{Control, Remains},
 };
 use crate::{
     config::PoolMode,
@@ -74,9 +74,11 @@ impl Session {
             &[b"DEALLOCATE ", stand_in.as_bytes()].concat(),
         );
         self.unnamed.forget();
-        self.note_flight(self.flight_of(Control::None));
+        self.note_flight(self.flight_of(Control::None, Remains::Nothing));
         self.replace(frame, &message, Sent::Query);
         self.prepared.remove(&name);
+        // Its name is gone: run again it would fail.
+        self.forget_kept();
         Some(Forwarded::Passed)
     }
 

@@ -20,7 +20,9 @@ pub enum Flight {
     CannotCommit,
     /// A ROLLBACK among them: what is sent behind it may commit by itself.
     RollsBack,
-    /// A COMMIT, or a statement that may commit by itself.
+    /// Statements that are each their own transaction, and commit nothing before their end.
+    Single,
+    /// A COMMIT, or a statement that may commit parts of its work.
     MayCommit,
 }
 
@@ -37,6 +39,8 @@ pub enum Place {
 pub enum Cause {
     /// Its connection ended without a word.
     Ended,
+    /// It was shut down with its node, and said so: a statement of which it said nothing else was rolled back.
+    ShutDown,
     /// Its node has lost the role for which it was taken.
     Deposed,
     /// Its node has not answered for longer than the probes wait.
@@ -47,6 +51,7 @@ impl Cause {
     fn text(self) -> &'static str {
         match self {
             Cause::Ended => "the server was lost",
+            Cause::ShutDown => "the primary was shut down",
             Cause::Deposed => "the server lost its role to another",
             Cause::Silent => "the server stopped answering",
         }
@@ -73,6 +78,17 @@ pub enum Ties {
     Pinned,
 }
 
+/// Whether a statement that was rolled back with its server may be run on the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Once: it is here whole, it is alone, and its client has seen nothing of it.
+    Once,
+    /// It is not here, not whole, or has begun to be answered.
+    Never,
+    /// There is more than one under way: which of them was done, nobody knows.
+    Several,
+}
+
 /// What the session does now.
 #[derive(Debug)]
 pub enum Verdict {
@@ -82,6 +98,17 @@ pub enum Verdict {
     Failed(Error),
     /// The error ends the session (it is FATAL, whatever its kind says).
     Ended(Error),
+}
+
+/// What becomes of a session whose server was shut down and said so.
+#[derive(Debug)]
+pub enum Aftermath {
+    /// As if it had been lost without a word.
+    Lost(Verdict),
+    /// What is under way was rolled back, and runs once more on the next server.
+    Again,
+    /// The server's own last words are passed on: they end the session.
+    Told,
 }
 
 /// The outcome for a session whose server was lost without a word.
@@ -96,10 +123,33 @@ pub fn outcome(
     match (in_transaction, flight, place, ties) {
         (false, Flight::Nothing, _, Ties::None) => Verdict::Unharmed,
         (false, Flight::Nothing, _, Ties::Pinned) => Verdict::Ended(state_lost(cause)),
-        (_, Flight::MayCommit, Place::Primary, _) => Verdict::Ended(unknown(cause)),
+        (_, Flight::Single | Flight::MayCommit, Place::Primary, _) => {
+            Verdict::Ended(unknown(cause))
+        }
         (true, _, _, Ties::None) => Verdict::Failed(rolled_back(cause)),
         (true, _, _, Ties::Pinned) => Verdict::Ended(rolled_back(cause)),
         (false, _, _, _) => Verdict::Ended(nothing_written(cause)),
+    }
+}
+
+/// The outcome for a session whose server was on the primary and was shut down with it, saying so (FATAL 57P01).
+pub fn shut_down(
+    status: TransactionStatus,
+    flight: Flight,
+    ties: Ties,
+    repeat: Repeat,
+) -> Aftermath {
+    use Aftermath::{Again, Lost, Told};
+    let cause = Cause::ShutDown;
+    let in_transaction = status != TransactionStatus::Idle;
+    match (in_transaction, flight, ties, repeat) {
+        (_, Flight::MayCommit, ..) => Lost(Verdict::Ended(unknown(cause))),
+        (_, _, Ties::Pinned, _) => Told,
+        (false, Flight::Nothing, Ties::None, _) => Lost(Verdict::Unharmed),
+        (true, _, Ties::None, _) => Lost(Verdict::Failed(rolled_back(cause))),
+        (false, _, Ties::None, Repeat::Once) => Again,
+        (false, _, Ties::None, Repeat::Never) => Told,
+        (false, _, Ties::None, Repeat::Several) => Lost(Verdict::Ended(unknown(cause))),
     }
 }
 
@@ -228,6 +278,37 @@ mod tests {
                 expected,
                 "{status:?} {flight:?} {place:?} {ties:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_outcome_table_of_a_shutdown_that_was_told() {
+        use {Flight::*, Repeat::*, Ties::Pinned};
+        let free = Ties::None;
+        for (status, flight, ties, repeat, expected) in [
+            (Idle, Nothing, free, Never, "Unharmed"),
+            (Idle, Nothing, Pinned, Never, "Told"),
+            (Idle, CannotCommit, free, Once, "Again"),
+            (Idle, Single, free, Once, "Again"),
+            (Idle, Single, free, Never, "Told"),
+            (Idle, Single, free, Several, "08007"),
+            (Idle, Single, Pinned, Once, "Told"),
+            (Idle, MayCommit, free, Once, "08007"),
+            (Idle, MayCommit, Pinned, Once, "08007"),
+            (Transaction, Nothing, free, Never, "40001"),
+            (Transaction, CannotCommit, free, Once, "40001"),
+            (Failed, CannotCommit, free, Never, "40001"),
+            (Transaction, CannotCommit, Pinned, Never, "Told"),
+            (Transaction, MayCommit, free, Never, "08007"),
+        ] {
+            let told = match shut_down(status, flight, ties, repeat) {
+                Aftermath::Lost(verdict) => match verdict.report() {
+                    Some((error, _)) => error.kind.sqlstate().to_owned(),
+                    None => format!("{verdict:?}"),
+                },
+                other => format!("{other:?}"),
+            };
+            assert_eq!(told, expected, "{status:?} {flight:?} {ties:?} {repeat:?}");
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) enum Step {
 pub(super) enum ServerEnd {
     /// EOF, or an error of the socket.
     Gone(String),
+    /// It was shut down, and said so in this message (FATAL 57P01), which the client has not got.
+    ShutDown(Box<[u8]>),
     /// It broke the protocol.
     Broke(Error),
     /// Its connection may still live, but what it says no longer counts, or will never come.

@@ -25,6 +25,17 @@ pub enum Control {
     Rollback,
 }
 
+/// What is left of a statement that was its own transaction, when its server is shut down in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing: it may be run again as it is.
+    Nothing,
+    /// Nothing in the database. But it has read from its client, or written elsewhere.
+    Outside,
+    /// It may have committed parts of its work.
+    Parts,
+}
+
 /// What a statement does with `currval` and `lastval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequences {
@@ -66,6 +77,7 @@ pub struct Statement {
     /// May end what an earlier statement left behind.
     pub ends_state: bool,
     pub control: Control,
+    pub remains: Remains,
     /// Exactly one statement, and that a COMMIT, END, ROLLBACK or ABORT of the whole transaction.
     pub ends_transaction: bool,
     pub sequences: Sequences,
@@ -91,6 +103,7 @@ impl Statement {
         changes: None,
         ends_state: false,
         control: Control::Commit,
+        remains: Remains::Parts,
         ends_transaction: false,
         sequences: Sequences::Advances,
         alters_database: false,
@@ -121,6 +134,7 @@ impl Statement {
             changes,
             ends_state: effects.ends_state,
             control,
+            remains: remains(&effects),
             ends_transaction: alone && ends,
             sequences: sequences(&effects),
             alters_database: is_ddl(effects.kind) && names_database(text, context),
@@ -159,6 +173,19 @@ fn control(effects: &Effects) -> Control {
         | TxControl::PrepareTransaction
         | TxControl::CommitPrepared
         | TxControl::RollbackPrepared => Control::Commit,
+    }
+}
+
+fn remains(effects: &Effects) -> Remains {
+    match effects.kind {
+        Kind::Empty | Kind::Read | Kind::Utility | Kind::Write { .. } | Kind::Ddl => {
+            Remains::Nothing
+        }
+        // From the client or to it, or to a program on the server: the text alone does not tell.
+        Kind::CopyFrom | Kind::CopyTo => Remains::Outside,
+        Kind::Call | Kind::Do | Kind::Execute | Kind::OutsideTransaction | Kind::Unknown => {
+            Remains::Parts
+        }
     }
 }
 
@@ -237,6 +264,34 @@ mod tests {
         assert_eq!(of("commit").ending(), Control::Commit);
         assert_eq!(of("commit; select 1").ending(), Control::None);
         assert_eq!(of("rollback to s").ending(), Control::None);
+    }
+
+    #[test]
+    fn only_what_is_rolled_back_whole_leaves_nothing() {
+        for (text, expected) in [
+            ("insert into t values (1)", Remains::Nothing),
+            (
+                "with w as (delete from t returning a) select * from w",
+                Remains::Nothing,
+            ),
+            ("create index i on t (a)", Remains::Nothing),
+            ("select 1", Remains::Nothing),
+            ("copy t from stdin", Remains::Outside),
+            ("copy t to program 'mail'", Remains::Outside),
+            ("create index concurrently i on t (a)", Remains::Parts),
+            ("drop index concurrently i", Remains::Parts),
+            ("reindex table concurrently t", Remains::Parts),
+            ("vacuum t", Remains::Parts),
+            ("create database d", Remains::Parts),
+            ("alter system set work_mem = 1", Remains::Parts),
+            ("commit prepared 'x'", Remains::Parts),
+            ("call p()", Remains::Parts),
+            ("do $$begin end$$", Remains::Parts),
+            ("execute x", Remains::Parts),
+            ("frobnicate", Remains::Parts),
+        ] {
+            assert_eq!(of(text).remains, expected, "{text}");
+        }
     }
 
     #[test]

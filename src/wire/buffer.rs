@@ -105,6 +105,28 @@ impl Buffer {
         &mut self.bytes[self.filled..]
     }
 
+    /// Takes in `bytes` as if they had been read. False, and nothing is taken, if there is no room for all of them.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
+        let Some(room) = self.room().get_mut(..bytes.len()) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.fill(bytes.len());
+        true
+    }
+
+    /// The last `n` unseen bytes were never there.
+    pub fn take_back(&mut self, n: usize) {
+        self.filled -= n.min(self.filled - self.scanned);
+    }
+
+    /// Nothing is in it, and nothing is to come.
+    pub fn clear(&mut self) {
+        (self.sent, self.scanned, self.filled) = (0, 0, 0);
+        self.ahead = Ahead::Nothing;
+    }
+
     /// `n` bytes were read into [`Buffer::room`].
     #[inline]
     pub fn fill(&mut self, n: usize) {
@@ -388,6 +410,17 @@ mod tests {
             (large.pending(), large.unseen()),
             (&b"bcdefgh"[..], &b"ij"[..])
         );
+    }
+
+    #[test]
+    fn what_is_put_is_unseen_until_it_is_taken_back() {
+        let mut b = buffer(8);
+        assert!(b.put(b"abc") && b.put(b"def"));
+        assert!(!b.put(b"ghi"));
+        b.take_back(3);
+        assert_eq!(b.unseen(), b"abc");
+        b.clear();
+        assert!(b.is_drained() && b.put(b"12345678"));
     }
 
     #[test]

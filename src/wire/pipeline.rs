@@ -170,6 +170,18 @@ impl Pipeline {
         self.owed.iter().filter(is_awaited).filter(ends).count()
     }
 
+    /// Messages whose answers are for the client, and have not come to their end.
+    pub fn owed_to_client(&self) -> usize {
+        let is_shown =
+            |owed: &&Owed| matches!(owed.show, Show::Client | Show::AsParse | Show::AsChanged);
+        self.owed.iter().filter(is_shown).count()
+    }
+
+    /// The message that is answered now has had a part of its answer.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// What comes next answers a Query of our own.
     #[inline]
     pub fn answers_own(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Every test has a cluster of its own: a primary and two streaming replicas. Nothing here depends on how fast the
 //! machine is, only on what comes after what.
 
+mod again;
 mod forwarder;
 mod lost;
 #[path = "../nodes/mod.rs"]

@@ -177,6 +177,13 @@ impl Proxied {
         self.run(|proxy| proxy.clients())
     }
 
+    /// A counter without labels, as of the last time that the workers published.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.run(|proxy| proxy.metrics().render());
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().trim().parse().unwrap()
+    }
+
     /// On the proxy's own thread.
     fn run<T: Send + 'static>(&self, act: impl FnOnce(&mut Proxy) -> T + Send + 'static) -> T {
         let (done, ended) = mpsc::channel();

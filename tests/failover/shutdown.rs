@@ -6,7 +6,7 @@ use pgsluice::topology::Health;
 
 use crate::{
     nodes::installations,
-    proxied::{Cluster, WHERE, WRITES, WRITES_SESSION, wait_running},
+    proxied::{Cluster, WRITES, WRITES_SESSION},
 };
 
 #[test]
@@ -38,30 +38,4 @@ fn a_smart_shutdown_ends_when_open_transactions_have_ended() {
         let ids = "select string_agg(id::text, ' ' order by id) from t";
         assert_eq!(cluster.pg1.sql(ids), "1 2 3 4 5 6");
     }
-}
-
-#[test]
-fn a_fast_shutdown_tells_whoever_is_busy_in_its_own_words_and_nobody_else() {
-    let cluster = Cluster::start(&installations()[0]);
-    let open = || cluster.proxied.session(WRITES);
-    let (idle, in_transaction, busy) = (open(), open(), open());
-    in_transaction.sql("begin");
-    in_transaction.sql("insert into t values (1)");
-    idle.sql("insert into t values (2)");
-    let sleeping = busy.start("select pg_sleep(600)");
-    wait_running(&cluster.pg1, "pg_sleep(600)");
-    cluster.wait_replayed();
-    cluster.pg1.ctl(&["stop", "-m", "fast"]);
-    let told = sleeping.wait().unwrap_err();
-    assert!(told.is("FATAL", "57P01"), "{told:?}");
-    assert!(
-        in_transaction
-            .wait_end()
-            .is_none_or(|t| t.code() == "57P01")
-    );
-    cluster.pg2.promote();
-    idle.sql("insert into t values (3)");
-    assert_eq!(idle.sql(WHERE), format!("{} primary", cluster.pg2.port));
-    let ids = "select string_agg(id::text, ' ' order by id) from t";
-    assert_eq!(cluster.pg2.sql(ids), "2 3");
 }

@@ -290,12 +290,6 @@ impl<'a, 'r> Context<'a, 'r> {
             &failover.grace,
             &default.grace,
         );
-        self.later(
-            &raw.replay_aborted,
-            "failover.replay_aborted",
-            &failover.replay_aborted,
-            &default.replay_aborted,
-        );
         failover
     }
 
