@@ -57,22 +57,29 @@ pub struct Reads {
 pub(in crate::route) enum Role {
     /// It is called, or stands behind a dot.
     Called,
-    /// It may be a relation, a type, a column, a label.
+    /// It may be a type, a column, a label.
     Plain,
 }
 
 impl Reads {
-    /// What is known against a name that is folded already.
+    /// What is known against a function's or type's name that is folded already.
     pub(in crate::route) fn against(&self, name: &[u8], role: Role) -> Option<&Cause> {
         if let Some(cause) = self.elsewhere.filter(|_| !name.is_ascii()) {
             return Some(self.cause(cause));
         }
         let unfit = self.unfit.get(name)?;
         let called = unfit.function.filter(|_| role == Role::Called);
-        called
-            .or(unfit.relation)
-            .or(unfit.domain)
-            .map(|cause| self.cause(cause))
+        called.or(unfit.domain).map(|cause| self.cause(cause))
+    }
+
+    /// The same for what may be a relation's name.
+    pub(in crate::route) fn against_relation(&self, name: &[u8]) -> Option<&Cause> {
+        let unfit = self.unfit.get(name)?;
+        unfit.relation.map(|cause| self.cause(cause))
+    }
+
+    pub(in crate::route) fn has_relation(&self, name: &[u8]) -> bool {
+        self.relations.contains(name)
     }
 
     pub(in crate::route) fn against_operator(&self, symbol: &[u8]) -> Option<&Cause> {

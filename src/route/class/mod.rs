@@ -1,21 +1,28 @@
 //! Where a statement may run: a *proven read* anywhere, everything else on the primary.
 //!
-//! The proof is one of names. [`effects`](super::effects) has shown that no statement of the text writes, locks, changes
-//! the session or calls what is not known; here every word, name and operator of the text is held to what is known of
-//! it: a built-in function that needs the primary ([`super::primary`]), a relation that a replica does not have. Where a
-//! word may stand for an object is not asked finely: a column that bears a function's name costs nothing, but one that
-//! bears the name of an unlogged table sends its statement to the primary.
+//! The proof is one of names, and made twice. [`effects`](super::effects) has shown that no statement of the text writes,
+//! locks, changes the session or calls what is not known. Then every word and operator is held to what is known against
+//! it ([`scan`]): a built-in function that needs the primary ([`super::primary`]), an object that a replica does not have.
+//! And so is all that a parser finds ([`named`]), which also knows a relation from a column: what cannot be parsed is no
+//! proven read, nor is what the parser sees to write, lock or name an unknown relation. Bodies of functions are read by their
+//! words only, where a column with the name of an unlogged table counts as the table.
 //!
 //! What is not understood goes to the primary. Pure, like all of [`super`].
 
+mod named;
 mod scan;
 
 use super::{
     Context,
-    catalogue::{plpgsql::Piece, reads::Role},
+    catalogue::{
+        Reads,
+        plpgsql::Piece,
+        reads::{Cause, Role},
+    },
     effects::{Effects, Kind, Names, PinReason, TxControl},
     keyword::Keyword,
     lexer::Token,
+    parse,
 };
 use scan::{Known, Scan};
 
@@ -126,14 +133,37 @@ impl Class {
 /// The class of the text of a Query or Parse message; of several statements the strongest decides. `effects` are those
 /// of the same text, read with the same names.
 pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
-    let known = match names {
+    let reads = match names {
         Names::Read {
             catalogue,
             current: true,
-        } => Known::Read(&catalogue.reads),
-        _ => Known::BuiltIn,
+        } => Some(&catalogue.reads),
+        _ => None,
     };
-    judge(text, effects, context, Scan::new(text, context, known))
+    let known = || reads.map_or(Known::BuiltIn, Known::Read);
+    if !reads_by_verb(effects) {
+        return Class::primary(by_kind(text, effects, context));
+    }
+    let Some(facts) = parse::read(text, context) else {
+        // The words may know why; if not, nobody does.
+        let class = judge(effects, Scan::new(text, context, known()));
+        return match class.place {
+            Place::Anywhere => Class::primary(Reason::Unknown),
+            Place::Primary => class,
+        };
+    };
+    let class = judge(effects, Scan::beside_facts(text, context, known()));
+    match class.place {
+        Place::Anywhere => named::against(&facts, &known()).unwrap_or(class),
+        Place::Primary if is_unread(&class, effects, reads) => Class::primary(Reason::NoCatalogue),
+        Place::Primary => class,
+    }
+}
+
+/// A function that nobody knows, because nothing was read.
+fn is_unread(class: &Class, effects: &Effects, reads: Option<&Reads>) -> bool {
+    let is_unknown = class.reason == Reason::Unknown && reads.is_none();
+    is_unknown && effects.pin == Some(PinReason::OpaqueFunction)
 }
 
 /// The class of a piece of a function's body, but for what it names: that is told to `note`.
@@ -145,19 +175,33 @@ pub(super) fn of_piece<'t>(
 ) -> Class {
     let (Piece::Expression(text) | Piece::Statement(text)) = piece;
     let scan = Scan::of_piece(piece, context, Known::Noted(note));
-    judge(text, effects, context, scan)
+    match reads_by_verb(effects) {
+        true => judge(effects, scan),
+        false => Class::primary(by_kind(text, effects, context)),
+    }
 }
 
-fn judge(text: &[u8], effects: &Effects, context: &Context, scan: Scan) -> Class {
-    if !matches!(effects.kind, Kind::Empty | Kind::Read | Kind::CopyTo) {
-        return Class::primary(by_kind(text, effects, context));
-    }
+fn reads_by_verb(effects: &Effects) -> bool {
+    matches!(effects.kind, Kind::Empty | Kind::Read | Kind::CopyTo)
+}
+
+/// Of a text whose verbs all read.
+fn judge(effects: &Effects, scan: Scan) -> Class {
     let class = scan.run();
     match by_marks(effects) {
         // The text names what is to blame, or else nobody knows it.
         Some(reason) if class.place == Place::Anywhere => Class::primary(reason),
         _ => class,
     }
+}
+
+/// A name, and what it reaches if that is something else.
+fn within(name: &[u8], cause: &Cause) -> Class {
+    if *name == *cause.object {
+        return Class::by(cause.reason, name);
+    }
+    let object = [name, b" (", &cause.object, b")"].concat();
+    Class::by(cause.reason, &object)
 }
 
 /// Of a text with a verb that does not read.

@@ -1,45 +1,14 @@
 //! The walk over a text whose verbs all read: the first name that needs the primary ends it.
 
-use super::{Class, Reason};
+use super::{Class, Reason, within};
 use crate::route::{
     Context,
-    catalogue::{
-        Reads,
-        plpgsql::Piece,
-        reads::{Cause, Role},
-        with_name,
-    },
+    catalogue::{Reads, plpgsql::Piece, reads::Role, with_name},
     functions::{self, Verdict},
     keyword::Keyword,
     lexer::{Lexer, Token, TokenKind},
     primary,
 };
-
-/// Built-in types that no key word names, as far as they are written every day.
-const TYPES: [&str; 22] = [
-    "bool",
-    "bytea",
-    "cidr",
-    "date",
-    "float4",
-    "float8",
-    "inet",
-    "int2",
-    "int4",
-    "int8",
-    "json",
-    "jsonb",
-    "jsonpath",
-    "name",
-    "oid",
-    "regclass",
-    "regtype",
-    "text",
-    "timestamptz",
-    "timetz",
-    "uuid",
-    "xid",
-];
 
 /// What is known of names that are not built in.
 pub(super) enum Known<'t> {
@@ -56,12 +25,13 @@ pub(super) struct Scan<'t> {
     server_major: u8,
     known: Known<'t>,
     previous: Option<Token>,
-    depth: usize,
     /// The current statement's verb.
     verb: Option<Keyword>,
     age: Age,
     /// A statement's first token was read.
     is_started: bool,
+    /// A parser tells which words are names of relations: the others need not be asked.
+    relations_are_known: bool,
 }
 
 /// `age(timestamp)` is the same everywhere, `age(xid)` is not.
@@ -79,10 +49,18 @@ impl<'t> Scan<'t> {
             server_major: context.server_major,
             known,
             is_started: false,
+            relations_are_known: false,
             previous: None,
-            depth: 0,
             verb: None,
             age: Age::default(),
+        }
+    }
+
+    /// Of a text whose relations are judged elsewhere.
+    pub fn beside_facts(text: &'t [u8], context: &Context, known: Known<'t>) -> Self {
+        Scan {
+            relations_are_known: true,
+            ..Scan::new(text, context, known)
         }
     }
 
@@ -99,7 +77,7 @@ impl<'t> Scan<'t> {
         if let Known::Read(reads) = self.known
             && let Some(cause) = reads.against_all()
         {
-            return blame(cause);
+            return Class::by(cause.reason, &cause.object);
         }
         while let Some(token) = self.lexer.next_token() {
             let found = match self.is_started {
@@ -120,17 +98,15 @@ impl<'t> Scan<'t> {
 
     /// A statement's first token.
     fn start(&mut self, token: Token) -> Option<Class> {
-        self.depth = 0;
         self.verb = self.keyword(token);
         match (token.kind, self.verb) {
             (TokenKind::Semicolon, _) => None,
             (TokenKind::OpenParen, _) => self.token(token),
-            (_, Some(Keyword::Select | Keyword::Values | Keyword::With)) => None,
+            (_, Some(Keyword::Select | Keyword::Values | Keyword::With | Keyword::Table)) => None,
             (_, Some(Keyword::Explain)) => {
                 self.skip_options();
                 None
             }
-            (_, Some(Keyword::Table)) => self.word(token),
             (_, Some(Keyword::Copy)) => self.copy(),
             (_, Some(Keyword::Show)) => Some(Class::by(Reason::Setting, b"show")),
             (_, verb) => {
@@ -172,12 +148,7 @@ impl<'t> Scan<'t> {
                 (TokenKind::CloseParen, _) => depth = depth.saturating_sub(1),
                 (TokenKind::Semicolon, _) => break,
                 (_, Some(Keyword::Stdout)) if depth == 0 && before == Some(Keyword::To) => {
-                    let mut first = self.lexer;
-                    let is_query = first.next_token().map(|t| t.kind) == Some(TokenKind::OpenParen);
-                    return match is_query {
-                        true => None,
-                        false => self.relations(),
-                    };
+                    return None;
                 }
                 _ => {}
             }
@@ -190,14 +161,6 @@ impl<'t> Scan<'t> {
         match token.kind {
             TokenKind::Word => self.word(token),
             TokenKind::QuotedIdent => self.name(token),
-            TokenKind::OpenParen => {
-                self.depth += 1;
-                None
-            }
-            TokenKind::CloseParen => {
-                self.depth = self.depth.saturating_sub(1);
-                None
-            }
             TokenKind::Op => self.operator(token),
             TokenKind::UnicodeIdent | TokenKind::Unterminated | TokenKind::Junk => {
                 Some(Class::primary(Reason::Unknown))
@@ -214,15 +177,8 @@ impl<'t> Scan<'t> {
             Some(Keyword::SystemUser) if self.server_major >= 16 => {
                 Some(Class::by(Reason::Function, b"system_user"))
             }
-            Some(Keyword::From) if self.before() == Some(Keyword::Distinct) => None,
-            Some(Keyword::From | Keyword::Table) => self.relations(),
             _ => self.name(token),
         }
-    }
-
-    /// Relations are named from here on.
-    fn relations(&self) -> Option<Class> {
-        matches!(self.known, Known::BuiltIn).then(|| Class::primary(Reason::NoCatalogue))
     }
 
     fn operator(&mut self, token: Token) -> Option<Class> {
@@ -231,7 +187,10 @@ impl<'t> Scan<'t> {
             Known::Read(reads) => {
                 let symbol = token.text(self.text);
                 let cause = reads.against_operator(symbol)?;
-                Some(Class::by(Reason::Operator, &within(symbol, cause)))
+                Some(Class {
+                    reason: Reason::Operator,
+                    ..within(symbol, cause)
+                })
             }
             Known::Noted(note) => {
                 note(token, self.text, Role::Plain);
@@ -248,7 +207,7 @@ impl<'t> Scan<'t> {
             if name.ends_with(b"xid") || matches!(name, b"xmin" | b"xmax") {
                 self.age.of_transaction = true;
             }
-            if primary::is_view_of_primary(name) && !is_call {
+            if !self.relations_are_known && primary::is_view_of_primary(name) && !is_call {
                 return Some(Class::by(Reason::Relation, name));
             }
             match is_call || is_attribute {
@@ -264,10 +223,14 @@ impl<'t> Scan<'t> {
             false => Role::Plain,
         };
         match &mut self.known {
-            Known::BuiltIn => self.unknown_name(token, is_call),
+            Known::BuiltIn => None,
             Known::Read(reads) => with_name(token.text(self.text), |name| {
-                let cause = reads.against(name, role)?;
-                Some(Class::by(cause.reason, &within(name, cause)))
+                let relation = match self.relations_are_known {
+                    true => None,
+                    false => reads.against_relation(name),
+                };
+                let cause = relation.or_else(|| reads.against(name, role))?;
+                Some(within(name, cause))
             }),
             Known::Noted(note) => {
                 note(token, self.text, role);
@@ -321,42 +284,6 @@ impl<'t> Scan<'t> {
             && matches!(end, Some(TokenKind::Comma | TokenKind::CloseParen))
     }
 
-    /// With no catalogue only what is built in is known.
-    fn unknown_name(&self, token: Token, is_call: bool) -> Option<Class> {
-        let word = token.text(self.text);
-        let is_plain = match token.kind {
-            TokenKind::Word => match self.keyword(token) {
-                Some(word) => word.class(self.server_major).is_some(),
-                None if is_call => self.is_built_in(word),
-                None => self.is_label() || self.is_built_in_type(word),
-            },
-            _ => self.is_label(),
-        };
-        (!is_plain).then(|| with_name(word, |name| Class::by(Reason::NoCatalogue, name)))
-    }
-
-    fn is_built_in(&self, word: &[u8]) -> bool {
-        functions::verdict_folded(word, self.server_major) == Verdict::Harmless
-    }
-
-    /// `::text`, or the first half of `pg_catalog.lower`.
-    fn is_built_in_type(&self, word: &[u8]) -> bool {
-        let is_type = self.follows(TokenKind::Typecast)
-            && TYPES
-                .iter()
-                .any(|known| known.as_bytes().eq_ignore_ascii_case(word));
-        is_type || word.eq_ignore_ascii_case(b"pg_catalog")
-    }
-
-    /// `… AS name`, outside parentheses: a column's, not a type.
-    fn is_label(&self) -> bool {
-        let mut ahead = self.lexer;
-        let next = ahead.next_token().map(|t| t.kind);
-        self.depth == 0
-            && self.before() == Some(Keyword::As)
-            && matches!(next, None | Some(TokenKind::Comma | TokenKind::Semicolon))
-    }
-
     fn is_call(&self) -> bool {
         let mut ahead = self.lexer;
         ahead
@@ -374,23 +301,6 @@ impl<'t> Scan<'t> {
             _ => None,
         }
     }
-
-    /// The key word before the current token.
-    fn before(&self) -> Option<Keyword> {
-        self.previous.and_then(|token| self.keyword(token))
-    }
-}
-
-fn blame(cause: &Cause) -> Class {
-    Class::by(cause.reason, &cause.object)
-}
-
-/// A name, and what it reaches if that is something else.
-fn within(name: &[u8], cause: &Cause) -> Vec<u8> {
-    if *name == *cause.object {
-        return name.to_vec();
-    }
-    [name, b" (", &cause.object, b")"].concat()
 }
 
 /// Says more of a text that writes, if its verb is one that reads.

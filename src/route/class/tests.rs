@@ -37,9 +37,9 @@ fn what_names_only_built_in_functions_runs_anywhere() {
 #[test]
 fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
     for (text, reason, object) in [
-        ("select f(1)", Reason::NoCatalogue, "f"),
-        ("select * from t", Reason::NoCatalogue, ""),
-        ("table t", Reason::NoCatalogue, ""),
+        ("select f(1)", Reason::NoCatalogue, ""),
+        ("select * from t", Reason::NoCatalogue, "t"),
+        ("table t", Reason::NoCatalogue, "t"),
         ("select '(1,2)'::complex", Reason::NoCatalogue, "complex"),
         ("select txid_current()", Reason::Function, "txid_current"),
         (

@@ -304,7 +304,11 @@ impl<'t> Scan<'t> {
                 self.settings_view(Seen::UPDATE);
                 self.effects.raise(Kind::Write { insert: false });
             }
-            Keyword::From if self.prev == Prev::Keyword(Keyword::Delete) => {
+            // Not `column AS delete FROM`.
+            Keyword::From
+                if self.prev == Prev::Keyword(Keyword::Delete)
+                    && self.prev2 != Prev::Keyword(Keyword::As) =>
+            {
                 self.effects.raise(Kind::Write { insert: false });
             }
             Keyword::Share if matches!(self.prev, Prev::Keyword(Keyword::For | Keyword::Key)) => {

@@ -233,11 +233,12 @@ impl Walk {
                 substring_from,
                 substring_for,
                 special,
-                shorthand: false,
+                shorthand,
             } => {
-                let name = match special {
-                    true => Name::plain("substring"),
-                    false => Name::built_in("substring"),
+                let name = match (special, shorthand) {
+                    (_, true) => Name::plain("substr"),
+                    (true, false) => Name::plain("substring"),
+                    (false, false) => Name::built_in("substring"),
                 };
                 self.statement.functions.insert(name);
                 self.expr(expr)?;
@@ -425,7 +426,12 @@ impl Walk {
         else {
             return None;
         };
-        self.call(name)?;
+        // `ARRAY(SELECT …)` is none.
+        let is_array = matches!(names::parts(name)?.as_slice(), [word]
+            if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("array"));
+        if !is_array || !matches!(args, FunctionArguments::Subquery(_)) {
+            self.call(name)?;
+        }
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(query) => self.subquery(query)?,
