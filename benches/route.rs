@@ -1,9 +1,13 @@
-//! How long it takes to say what a text leaves behind. This runs on every Query that no cache knows.
+//! How long it takes to say what a text leaves behind and what it names. `shapes` is a Query whose shape the cache knows,
+//! `effects` and `parse` are what one pays that it does not know.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgsluice::route::{Context, effects::effects, lexer::Lexer};
+use pgsluice::{
+    route::{Context, effects::effects, fingerprint::Fingerprints, lexer::Lexer, parse},
+    session::shapes::Shapes,
+};
 
 const POINT_READ: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 const INSERT: &str = "INSERT INTO \"posts\" (\"title\", \"body\", \"created_at\") VALUES ($1, $2, now()) \
@@ -13,6 +17,8 @@ const REPORT: &str = "SELECT a.id, count(*) FILTER (WHERE b.x > 1), coalesce(sum
 
 fn route(c: &mut Criterion) {
     let context = Context::default();
+    let fingerprints = Fingerprints::new(b"0123456789abcdef");
+    let shapes = Shapes::default();
     for (name, text) in [
         ("point_read", POINT_READ),
         ("insert", INSERT),
@@ -24,6 +30,15 @@ fn route(c: &mut Criterion) {
         });
         c.bench_function(&format!("effects/{name}"), |b| {
             b.iter(|| effects(black_box(text), &context));
+        });
+        c.bench_function(&format!("fingerprint/{name}"), |b| {
+            b.iter(|| fingerprints.of(black_box(text), &context));
+        });
+        c.bench_function(&format!("shapes/{name}"), |b| {
+            b.iter(|| shapes.is_free(black_box(text), &context));
+        });
+        c.bench_function(&format!("parse/{name}"), |b| {
+            b.iter(|| parse::read(black_box(text), &context));
         });
     }
 }

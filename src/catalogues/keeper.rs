@@ -8,7 +8,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Database, REFRESH, Settings, Shared, Snapshot, lock,
+    Database, REFRESH, Settings, Shared, Snapshot, lock, next_epoch,
     read::{self, Read},
 };
 use crate::{
@@ -114,6 +114,7 @@ impl Keeper {
                 self.failing = false;
                 let snapshot = Snapshot {
                     catalogue,
+                    serial: next_epoch(),
                     epoch,
                     generation: node.generation,
                     since,

@@ -161,6 +161,8 @@ pub struct Database {
 /// A judged catalogue, and what it is true of.
 struct Snapshot {
     catalogue: Arc<Catalogue>,
+    /// No other snapshot's.
+    serial: u64,
     epoch: u64,
     /// Of the node that it was read from: unique over all nodes.
     generation: u64,
@@ -264,6 +266,13 @@ impl Reading {
         self.snapshot.as_ref().map(|s| s.since)
     }
 
+    /// Of the database too: no two databases have one epoch.
+    #[inline]
+    pub fn state(&self) -> State {
+        let serial = self.snapshot.as_ref().map_or(0, |s| s.serial);
+        State::new(self.epoch, serial, self.current)
+    }
+
     /// For reading a text.
     #[inline]
     pub fn names(&self) -> Names<'_> {
@@ -273,6 +282,25 @@ impl Reading {
                 current: self.current,
             },
             None => Names::BuiltIn,
+        }
+    }
+}
+
+/// All that a look at what is known can hang on: equal ones show the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    epoch: u64,
+    /// The snapshot's; 0 for none.
+    serial: u64,
+    current: bool,
+}
+
+impl State {
+    pub(crate) fn new(epoch: u64, serial: u64, current: bool) -> Self {
+        State {
+            epoch,
+            serial,
+            current,
         }
     }
 }
@@ -295,6 +323,7 @@ mod tests {
     fn publish(database: &Database, epoch: u64) {
         database.snapshot.store(Some(Arc::new(Snapshot {
             catalogue: Arc::default(),
+            serial: next_epoch(),
             epoch,
             generation: 7,
             since: Instant::now(),

@@ -12,6 +12,7 @@
 pub mod catalogue;
 pub mod class;
 pub mod effects;
+pub mod fingerprint;
 mod function_table;
 pub mod functions;
 pub mod keyword;

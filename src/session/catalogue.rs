@@ -59,12 +59,17 @@ impl Reliance {
 impl Session {
     /// Reads a text with what is known of the database that the held server is in.
     pub(super) fn statement(&self, text: &[u8]) -> Statement {
+        let shapes = &self.context.shapes;
         match self.read_catalogue() {
             Some(reading) => {
                 let judged = Judged::by(&reading);
-                Statement::of(text, &self.reading, reading.names(), judged)
+                shapes.digest(text, &self.reading, Some(reading.state()), || {
+                    Statement::of(text, &self.reading, reading.names(), judged)
+                })
             }
-            None => Statement::of(text, &self.reading, Names::BuiltIn, Judged::NOT),
+            None => shapes.digest(text, &self.reading, None, || {
+                Statement::of(text, &self.reading, Names::BuiltIn, Judged::NOT)
+            }),
         }
     }
 

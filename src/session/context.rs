@@ -12,7 +12,9 @@ use std::{
 
 use tokio::sync::{Notify, futures::Notified};
 
-use super::{blocks::Blocks, registry::Registry, schema::SchemaEpoch, texts::Texts};
+use super::{
+    blocks::Blocks, registry::Registry, schema::SchemaEpoch, shapes::Shapes, texts::Texts,
+};
 use crate::{
     catalogues::Database,
     config::{Config, Listener, PrimaryReads, Route},
@@ -34,6 +36,8 @@ pub struct Context {
     pub blocks: Blocks,
     /// Texts of prepared statements.
     pub texts: Texts,
+    /// Statements by their shapes.
+    pub shapes: Shapes,
     pub schema: SchemaEpoch,
     pub counters: Rc<WorkerCounters>,
     identities: RefCell<HashMap<Arc<Profile>, Weak<Identity>>>,
@@ -153,6 +157,7 @@ impl Context {
             registry: Registry::default(),
             blocks: Blocks::default(),
             texts: Texts::default(),
+            shapes: Shapes::default(),
             schema,
             counters,
             identities: RefCell::default(),

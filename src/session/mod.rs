@@ -33,6 +33,7 @@ mod replication;
 pub mod schema;
 mod sequences;
 mod settle;
+pub mod shapes;
 mod shutdown;
 mod statement;
 mod tenure;

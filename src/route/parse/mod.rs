@@ -45,6 +45,20 @@ fn statements(text: &[u8], tokens: &[Token], context: &Context) -> Option<Facts>
     Some(facts)
 }
 
+/// For property tests and fuzzing: reads a text, whatever the server.
+///
+/// # Panics
+/// If reading does, or gives other facts a second time.
+pub fn assert_readable(text: &[u8]) {
+    for server_major in [15, 18] {
+        let context = Context {
+            server_major,
+            ..Context::default()
+        };
+        assert_eq!(read(text, &context), read(text, &context));
+    }
+}
+
 /// Some tokens of a text.
 #[derive(Debug, Clone, Copy)]
 struct Piece<'t> {
