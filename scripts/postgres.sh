@@ -43,6 +43,23 @@ install_postgres() {
   return "$result"
 }
 
+# Patroni and its store, for tests that start their own: Debian's services are neither started nor enabled.
+install_patroni() {
+  command -v patroni >/dev/null && command -v etcd >/dev/null && return
+  local policy=/usr/sbin/policy-rc.d made= result=0
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    made=yes
+  fi
+  apt_install etcd-server patroni python3-etcd || result=$?
+  [ -z "$made" ] || as_root rm -f "$policy"
+  if command -v systemctl >/dev/null; then
+    as_root systemctl disable --quiet etcd patroni 2>/dev/null || true
+  fi
+  return "$result"
+}
+
 install_compiler() {
   command -v cc >/dev/null || apt_install gcc libc6-dev
 }

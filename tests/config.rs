@@ -122,7 +122,7 @@ fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     let cases = [
         ("workers = \"many\"", "1:11: bad value for `workers`: expected a whole number, found a string".to_owned()),
         ("workers = -1", "1:11: bad value for `workers`: expected a number from 0 to 1024".to_owned()),
-        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `http`, `listener`, `node`, `pool`, `probe`, `reads`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
+        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `http`, `listener`, `node`, `patroni`, `pool`, `probe`, `reads`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
         ("[http]\nlisten = 7000", "2:10: bad value for `http.listen`: expected an IP address and a port such as \"127.0.0.1:7000\", or \"off\", found a number".to_owned()),
         ("[http]\nport = 7000", "2:1: unknown key `port` in `http`: expected `listen`".to_owned()),
         ("[pool]\nmode = \"statement\"", "2:8: `statement` is no value of `pool.mode`: expected `session` or `transaction`".to_owned()),
@@ -261,6 +261,40 @@ fn no_message_holds_a_secret() {
         !debug.contains("sesame") && !debug.contains("hunter2"),
         "{debug}"
     );
+}
+
+#[test]
+fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
+    let users = "[[user]]\nname = \"app\"\npassword = \"x\"\n";
+    let text = format!("[patroni]\nurls = [\"http://db1\", \"http://[::1]:9/\"]\n{users}");
+    let config = parse(&text).unwrap().config;
+    let urls: Vec<_> = config
+        .patroni
+        .urls
+        .iter()
+        .map(|it| (&*it.host, it.port))
+        .collect();
+    assert_eq!(urls, [("db1", 8008), ("::1", 9)]);
+    assert!(config.nodes.is_empty());
+    for url in ["https://db1:8008", "db1:8008", "http://u:p@db1"] {
+        let text = format!("[patroni]\nurls = [\"{url}\"]\n{users}");
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains("bad value for `patroni.urls`"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let (none, one) = ([""; 0], ["http://db1"]);
+    assert_eq!(
+        Config::from_patroni(&one, &none)
+            .unwrap()
+            .patroni
+            .urls
+            .len(),
+        1
+    );
+    assert_eq!(Config::from_patroni(&one, &["db2"]).unwrap().nodes.len(), 1);
+    assert!(Config::from_patroni(&none, &none).is_err());
+    let error = Config::from_patroni(&["http://u:hunter2@db1"], &[]).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
 #[test]

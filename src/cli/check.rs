@@ -1,6 +1,6 @@
 //! `pgsluice check`: is the configuration good, and is the cluster as the proxy needs it?
 //!
-//! Order: the file ([`super::load`]), one round of questions to every node at once ([`ask`]), the auth lookup on the
+//! Order: the file ([`super::load`]), the members that Patroni names, one round of questions to every node at once ([`ask`]), the auth lookup on the
 //! primary ([`lookup`]), the listen addresses; then the pure [`verdict`] says what is wrong and what the proxy would
 //! do. Nothing is changed anywhere, and every wait is bounded.
 
@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 
 use crate::{
     config::{Config, Loaded},
-    net,
+    net, topology,
 };
 
 mod ask;
@@ -51,6 +51,15 @@ fn look(config: &Config) -> Result<Vec<Finding>, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let login = Login::new(config).map_err(|error| error.to_string())?;
+    let named = runtime.block_on(topology::named_nodes(config));
+    let (nodes, unnamed) = match named {
+        Ok(nodes) => (nodes, None),
+        Err(why) => (config.nodes.clone(), Some(Finding::error(why))),
+    };
+    let config = &Config {
+        nodes,
+        ..config.clone()
+    };
     let nodes = runtime.block_on(ask_all(config, &login));
     print_nodes(&nodes);
     let mut findings = verdict::cluster(&nodes, config);
@@ -61,6 +70,7 @@ fn look(config: &Config) -> Result<Vec<Finding>, String> {
     runtime.shutdown_background();
     print_plan(&nodes, config);
     findings.extend(bindable(config));
+    findings.extend(unnamed);
     Ok(findings)
 }
 

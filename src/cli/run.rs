@@ -24,12 +24,17 @@ pub struct RunArgs {
     /// A PostgreSQL server; may be given several times, instead of a file
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
     node: Vec<String>,
+    /// The REST API of a Patroni member, which names the servers; may be given several times
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    patroni: Vec<String>,
 }
 
 pub fn run(args: RunArgs) -> ExitCode {
     let config = match &args.config {
         Some(path) => super::load(path).map(|loaded| loaded.config),
-        None => Config::from_nodes(&args.node).map_err(|errors| super::refuse(&errors)),
+        None => {
+            Config::from_patroni(&args.patroni, &args.node).map_err(|errors| super::refuse(&errors))
+        }
     };
     match config {
         Ok(config) => serve(config, args.config.as_deref(), || {}),

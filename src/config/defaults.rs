@@ -10,6 +10,9 @@ use super::*;
 /// The port of a node that names none.
 pub const NODE_PORT: u16 = 5432;
 
+/// The port of a Patroni API that names none.
+pub const PATRONI_PORT: u16 = 8008;
+
 /// Called with the role's name; `pgsluice check` prints the function behind it.
 const AUTH_QUERY: &str =
     "SELECT verifier, can_login, valid_until, superuser, replication FROM pgsluice.lookup($1)";
@@ -34,6 +37,7 @@ impl Default for Config {
             http: Http::default(),
             listeners: default_listeners(pool.mode),
             nodes: Vec::new(),
+            patroni: Patroni::default(),
             pool,
             probe: Probe::default(),
             reads: Reads::default(),
@@ -81,6 +85,15 @@ impl Node {
             weight: 100,
             zone: String::new(),
             max_servers: 90,
+        }
+    }
+}
+
+impl Default for Patroni {
+    fn default() -> Self {
+        Patroni {
+            urls: Vec::new(),
+            interval: Duration::from_secs(1),
         }
     }
 }

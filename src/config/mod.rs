@@ -38,6 +38,7 @@ pub struct Config {
     pub http: Http,
     pub listeners: Vec<Listener>,
     pub nodes: Vec<Node>,
+    pub patroni: Patroni,
     pub pool: Pool,
     pub probe: Probe,
     pub reads: Reads,
@@ -112,6 +113,23 @@ pub struct Node {
     pub zone: String,
     /// Server connections that all workers together may hold on this node (probes and cancels not counted).
     pub max_servers: usize,
+}
+
+/// Where Patroni's REST API answers: `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    /// Host name or address, without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// Patroni as a source of nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patroni {
+    /// Of one member or more; empty: no Patroni.
+    pub urls: Vec<HttpUrl>,
+    /// How often it is asked.
+    pub interval: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]

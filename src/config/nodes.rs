@@ -1,7 +1,7 @@
 //! A configuration without a file: nodes named on the command line, everything else at its default.
 
 use super::{
-    Config, Node, Secret,
+    Config, HttpUrl, Node, Secret,
     defaults::NODE_PORT,
     problem::{ConfigErrors, Problem},
     value::{FromText, HostPort},
@@ -19,12 +19,36 @@ impl Config {
         Config::from_nodes_in(nodes, &|name| std::env::var(name).ok())
     }
 
+    /// The configuration of `run --patroni http://host:8008 …`, with `--node` beside it or not. The login is as in
+    /// [`Config::from_nodes`].
+    ///
+    /// # Errors
+    /// Neither a node nor a URL, one that is none, a node that is named twice.
+    pub fn from_patroni<S: AsRef<str>>(urls: &[S], nodes: &[S]) -> Result<Config, ConfigErrors> {
+        let mut config = match nodes.is_empty() && !urls.is_empty() {
+            true => Config::with_login(&|name| std::env::var(name).ok()),
+            false => Config::from_nodes(nodes)?,
+        };
+        for text in urls.iter().map(AsRef::as_ref) {
+            let url = HttpUrl::from_text(text);
+            config.patroni.urls.push(url.ok_or_else(|| bad_url(text))?);
+        }
+        Ok(config)
+    }
+
     /// As [`Config::from_nodes`], with another environment.
     pub fn from_nodes_in<S: AsRef<str>>(
         nodes: &[S],
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigErrors> {
         let nodes = named(nodes)?;
+        Ok(Config {
+            nodes,
+            ..Config::with_login(env)
+        })
+    }
+
+    fn with_login(env: &dyn Fn(&str) -> Option<String>) -> Config {
         let mut config = Config::default();
         let set = |name| env(name).filter(|value| !value.is_empty());
         if let Some(user) = set("PGUSER") {
@@ -33,8 +57,17 @@ impl Config {
         config.probe.password = set("PGPASSWORD").map(Secret::new);
         config.auth.user = Some(config.probe.user.clone());
         config.auth.password = config.probe.password.clone();
-        config.nodes = nodes;
-        Ok(config)
+        config
+    }
+}
+
+fn bad_url(text: &str) -> ConfigErrors {
+    let problem = Problem::new(
+        "patroni",
+        format!("bad value `{}` for --patroni", shown(text)),
+    );
+    ConfigErrors {
+        problems: vec![problem.expected(HttpUrl::EXPECTED)],
     }
 }
 
@@ -69,13 +102,20 @@ fn node(at: HostPort) -> Node {
     Node::at(name, at.host, port)
 }
 
-/// The text is not repeated when it may be a URL with a password in it.
 fn bad(text: &str) -> Problem {
-    let shown = match text.contains(['@', '/']) {
+    let shown = match text.contains('/') {
         true => "…",
-        false => text,
+        false => shown(text),
     };
     Problem::new("node", format!("bad value `{shown}` for --node")).expected(HostPort::EXPECTED)
+}
+
+/// The text is not repeated when it may be a URL with a password in it.
+fn shown(text: &str) -> &str {
+    match text.contains('@') {
+        true => "…",
+        false => text,
+    }
 }
 
 fn twice(node: &Node) -> Problem {

@@ -24,6 +24,8 @@ pub struct File {
     #[serde(deserialize_with = "tables")]
     pub node: Vec<Spanned<Node>>,
     #[serde(deserialize_with = "table")]
+    pub patroni: Patroni,
+    #[serde(deserialize_with = "table")]
     pub pool: Pool,
     #[serde(deserialize_with = "table")]
     pub probe: Probe,
@@ -68,6 +70,13 @@ pub struct Node {
     pub weight: Given<Whole>,
     pub zone: Given<String>,
     pub max_servers: Given<Whole>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Patroni {
+    pub urls: Vec<Spanned<String>>,
+    pub interval: Given<Time>,
 }
 
 #[derive(Deserialize, Default)]

@@ -27,6 +27,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
             "failover.state_file",
             old.failover.state_file != new.failover.state_file,
         ),
+        ("patroni", old.patroni != new.patroni),
         ("log", old.log != new.log),
     ];
     let live = [

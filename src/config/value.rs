@@ -11,6 +11,8 @@ use serde::{
 };
 use toml::Spanned;
 
+use super::{HttpUrl, defaults::PATRONI_PORT};
+
 /// A key that may be absent, and where its value stands in the file.
 pub type Given<T> = Option<Spanned<T>>;
 
@@ -166,6 +168,28 @@ impl HostPort {
     }
 }
 
+impl FromText for HttpUrl {
+    const EXPECTED: &'static str = "a URL such as \"http://10.0.0.1:8008\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("http://")?;
+        let at = HostPort::from_text(rest.strip_suffix('/').unwrap_or(rest))?;
+        Some(HttpUrl {
+            host: at.host,
+            port: at.port.unwrap_or(PATRONI_PORT),
+        })
+    }
+}
+
+impl HttpUrl {
+    /// Of a URL with any path: where its server is.
+    pub fn base(url: &str) -> Option<Self> {
+        let rest = url.strip_prefix("http://")?;
+        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+        HttpUrl::from_text(&format!("http://{authority}"))
+    }
+}
+
 /// A host name or address: no spaces, slashes, user names or ports.
 pub fn is_host(host: &str) -> bool {
     let name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -176,6 +200,29 @@ pub fn is_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_are_read_with_and_without_ports() {
+        let cases = [
+            ("http://db1", Some(("db1", 8008))),
+            ("http://db1:80/", Some(("db1", 80))),
+            ("http://[::1]:8009", Some(("::1", 8009))),
+            ("http://db1:80/patroni", None),
+            ("https://db1", None),
+            ("http://app:secret@db1", None),
+            ("http://", None),
+            ("db1", None),
+        ];
+        for (text, expected) in cases {
+            let read = HttpUrl::from_text(text);
+            let read = read.as_ref().map(|at| (at.host.as_str(), at.port));
+            assert_eq!(read, expected, "{text:?}");
+        }
+        assert_eq!(
+            HttpUrl::base("http://db1/patroni"),
+            HttpUrl::from_text("http://db1")
+        );
+    }
 
     #[test]
     fn hosts_are_read_with_and_without_ports() {

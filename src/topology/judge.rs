@@ -11,6 +11,7 @@ use super::{
     facts::Fact,
     record::{Record, Word},
     ruling::{self, Certainty, Claim, Memory, Ruling, Verdict},
+    source,
     state::State,
 };
 use crate::config;
@@ -58,6 +59,7 @@ pub(super) struct Judge {
     start: Start,
     /// The memory could not be written down.
     is_unsaved: bool,
+    source: source::Word,
     entries: Vec<Entry>,
     /// The last snapshot's.
     number: u64,
@@ -81,6 +83,7 @@ impl Judge {
             incumbent: state.and_then(|state| state.primary),
             start: Start::Empty,
             is_unsaved: false,
+            source: source::Word::None,
             entries: Vec::new(),
             number: 0,
             primary: None,
@@ -102,6 +105,12 @@ impl Judge {
             timeline: self.memory.highest,
             primary: self.incumbent.clone(),
         })
+    }
+
+    /// What a source says of the leader; returns the next snapshot if that changed anything.
+    pub fn hear_source(&mut self, word: source::Word, now: Instant) -> Option<Topology> {
+        self.source = word;
+        self.apply_ruling(now).then(|| self.snapshot())
     }
 
     /// Whether the state could be written down; returns the next snapshot if that is news.
@@ -166,9 +175,7 @@ impl Judge {
         };
         let claims: Vec<Claim> = self.entries.iter().map(|entry| self.claim(entry)).collect();
         let mut ruling = ruling::rule(rules, self.memory, &claims);
-        if self.is_unsaved {
-            ruling.alarms.push(Alarm::StateNotSaved);
-        }
+        ruling.alarms.extend(self.own_alarms());
         self.remember(&ruling);
         let mut changed = (self.primary, &self.alarms) != (ruling.primary, &ruling.alarms);
         for (entry, verdict) in self.entries.iter_mut().zip(&ruling.verdicts) {
@@ -178,6 +185,13 @@ impl Judge {
         self.alarms = ruling.alarms;
         self.number += u64::from(changed);
         changed
+    }
+
+    /// Those that are not about nodes, in the order of [`Alarm::ALL`].
+    fn own_alarms(&self) -> impl Iterator<Item = Alarm> + use<> {
+        let unsaved = self.is_unsaved.then_some(Alarm::StateNotSaved);
+        let silent = (self.source == source::Word::Silent).then_some(Alarm::SourceSilent);
+        unsaved.into_iter().chain(silent)
     }
 
     fn remember(&mut self, ruling: &Ruling) {
@@ -214,6 +228,7 @@ impl Judge {
             word: entry.record.word(),
             receiving: entry.record.is_receiving(),
             incumbent: self.incumbent.as_ref() == Some(&entry.place),
+            vouched: matches!(&self.source, source::Word::Leader(place) if *place == entry.place),
         }
     }
 

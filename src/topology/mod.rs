@@ -13,9 +13,11 @@ pub mod balance;
 mod facts;
 mod judge;
 mod link;
+mod patroni;
 mod probe;
 mod record;
 mod ruling;
+mod source;
 mod state;
 pub(crate) mod tls;
 mod watch;
@@ -30,6 +32,7 @@ use std::{
 };
 
 pub use link::{Driver, Login};
+pub use source::named_nodes;
 pub use watch::{Evidence, Handle, Watcher, spawn};
 
 use crate::config;
@@ -116,7 +119,7 @@ pub enum Reason {
     Conflict,
     /// Another node was promoted while this one, or that one while this one's replicas, went on: who is right is open.
     Disputed,
-    /// It receives WAL of a timeline that has been left behind.
+    /// It receives WAL of another timeline than the primary's.
     OtherTimeline,
     /// Its WAL receiver has gone, while another replica's runs.
     NotStreaming,
@@ -161,6 +164,8 @@ pub enum Alarm {
     ForeignNode,
     /// `failover.state_file` cannot be written: a restart would not know the highest timeline.
     StateNotSaved,
+    /// No Patroni API has answered for a while: the last good word and the probes go on.
+    SourceSilent,
 }
 
 impl Alarm {
@@ -173,16 +178,18 @@ impl Alarm {
             Alarm::StrayPromotion => "stray_promotion",
             Alarm::ForeignNode => "foreign_node",
             Alarm::StateNotSaved => "state_not_saved",
+            Alarm::SourceSilent => "source_silent",
         }
     }
 
-    pub const ALL: [Alarm; 6] = [
+    pub const ALL: [Alarm; 7] = [
         Alarm::NoPrimary,
         Alarm::TwoPrimaries,
         Alarm::StalePrimary,
         Alarm::StrayPromotion,
         Alarm::ForeignNode,
         Alarm::StateNotSaved,
+        Alarm::SourceSilent,
     ];
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Claim {
     pub receiving: bool,
     /// It was the last to be seated on the highest timeline.
     pub incumbent: bool,
+    /// A source calls it the leader.
+    pub vouched: bool,
 }
 
 /// What the operator decided, and where the proxy stands.
@@ -130,8 +132,6 @@ enum Seat {
     Taken(usize),
     /// More than one node wrote on the highest timeline.
     Conflict,
-    /// A higher timeline was seen, and a primary that answers and has replicas streaming.
-    Disputed,
 }
 
 /// What the verdicts on single nodes rest on.
@@ -139,6 +139,8 @@ struct Bench {
     rules: Rules,
     memory: Memory,
     seat: Seat,
+    /// A higher timeline was seen, and a primary that answers and has replicas streaming.
+    is_disputed: bool,
     /// The seated node answers, and a replica receives its timeline.
     is_followed: bool,
 }
@@ -149,16 +151,19 @@ impl Bench {
         let told = claims.iter().filter(ours);
         let told = told.filter_map(|node| node.word.timeline()).max();
         let told = told.unwrap_or(0);
-        let disputed = !rules.trust_promotion && is_defended(memory, told, claims);
-        let highest = match disputed {
-            true => memory.highest,
-            false => memory.highest.max(told),
+        let is_disputed = is_disputed(rules, memory, told, claims);
+        let vouched = vouched(memory, claims).filter(|_| is_disputed);
+        let highest = match (is_disputed, vouched) {
+            (false, _) => memory.highest.max(told),
+            (true, Some((_, timeline))) => timeline,
+            (true, None) => memory.highest,
         };
         let raised = highest > memory.highest;
         let memory = Memory { highest, ..memory };
-        let seat = match disputed {
-            true => Seat::Disputed,
-            false => seat(memory, raised, claims),
+        let seat = match (is_disputed, vouched) {
+            (false, _) => seat(memory, raised, claims),
+            (true, Some((index, _))) => Seat::Taken(index),
+            (true, None) => Seat::Empty,
         };
         let is_followed = match seat {
             Seat::Taken(holder) if claims[holder].standing == Standing::Serving => {
@@ -170,6 +175,7 @@ impl Bench {
             rules,
             memory,
             seat,
+            is_disputed,
             is_followed,
         }
     }
@@ -199,12 +205,15 @@ impl Bench {
             Word::Writing(timeline) if timeline < self.memory.highest => {
                 fenced(Reason::OldTimeline)
             }
-            Word::Writing(_) if self.seat == Seat::Disputed => fenced(Reason::Disputed),
-            Word::Writing(_) if self.seat != Seat::Taken(index) => fenced(Reason::Conflict),
-            Word::Writing(_) if self.rules.hold_writes => {
-                (Role::Unknown, Some((Health::Down, Reason::Settling)))
+            Word::Writing(_) if self.seat == Seat::Taken(index) => {
+                let held = self.rules.hold_writes && !claim.vouched;
+                match held {
+                    true => (Role::Unknown, Some((Health::Down, Reason::Settling))),
+                    false => (Role::Primary, None),
+                }
             }
-            Word::Writing(_) => (Role::Primary, None),
+            Word::Writing(_) if self.is_disputed => fenced(Reason::Disputed),
+            Word::Writing(_) => fenced(Reason::Conflict),
         }
     }
 
@@ -212,13 +221,31 @@ impl Bench {
     fn astray(&self, claim: &Claim) -> Option<(Health, Reason)> {
         let timeline = claim.word.timeline()?;
         let reason = match claim.receiving {
-            true if timeline < self.memory.highest => Reason::OtherTimeline,
+            true if timeline != self.memory.highest => Reason::OtherTimeline,
             // Without any that follows, those that did are still the best there is.
             false if self.is_followed => Reason::NotStreaming,
             _ => return None,
         };
         matches!(self.seat, Seat::Taken(_)).then_some((Health::Down, reason))
     }
+}
+
+/// Whether the highest timeline is one that nobody may follow yet: neither the operator nor a source says so.
+fn is_disputed(rules: Rules, memory: Memory, told: u32, claims: &[Claim]) -> bool {
+    let is_vouched = vouched(memory, claims).is_some_and(|(_, timeline)| timeline == told);
+    !rules.trust_promotion && !is_vouched && is_defended(memory, told, claims)
+}
+
+/// The writable node that a source calls the leader, and its timeline. One that was left behind before is none: a
+/// source may be the last to hear.
+fn vouched(memory: Memory, claims: &[Claim]) -> Option<(usize, u32)> {
+    let mut all = claims.iter().enumerate();
+    all.find_map(|(index, node)| match node.word {
+        Word::Writing(timeline) if node.vouched && timeline >= memory.highest => {
+            (node.system_id == memory.system_id).then_some((index, timeline))
+        }
+        _ => None,
+    })
 }
 
 /// Whether a primary below `told` still answers and has a replica streaming. One that was left behind before is none.
@@ -286,7 +313,7 @@ fn alarms(primary: Option<usize>, verdicts: &[Verdict]) -> Vec<Alarm> {
         Alarm::StrayPromotion => any(Reason::Disputed),
         Alarm::ForeignNode => any(Reason::ForeignSystem),
         // Not a matter of nodes: the judge's.
-        Alarm::StateNotSaved => false,
+        Alarm::StateNotSaved | Alarm::SourceSilent => false,
     };
     Alarm::ALL.into_iter().filter(rises).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use super::{
     facts::Fact,
     judge::{Judge, NodeId, Rules},
     probe::{self, Settings},
+    source,
     state::{self, State},
 };
 use crate::{
@@ -69,20 +70,30 @@ pub fn spawn(config: &Config) -> Result<Handle> {
     let settings = Settings::new(config)?;
     let path = config.failover.state_file.as_ref();
     let state = path.map_or(Ok(None), |path| state::load(path))?;
-    let judge = Judge::new(rules(config, &settings), state);
-    let shared = Arc::new(Shared::new(judge));
+    let listed = Listed {
+        configured: Vec::new(),
+        found: Vec::new(),
+        rules: rules(config, &settings),
+    };
+    let shared = Arc::new(Shared::new(Judge::new(listed.rules, state)));
     let keeper = path.map(|path| {
         let keep = state::keep(path.clone(), shared.clone(), shared.states.subscribe());
         Arc::new(Task(tokio::spawn(keep)))
     });
-    let handle = Handle {
+    let mut handle = Handle {
         shared,
         settings: Arc::new(ArcSwap::from_pointee(settings)),
+        listed: Arc::new(Mutex::new(listed)),
         probes: Arc::default(),
         _keeper: keeper,
+        _source: None,
         runtime: tokio::runtime::Handle::current(),
     };
-    handle.set_nodes(config);
+    handle.set_configured(config);
+    if !config.patroni.urls.is_empty() {
+        let follow = source::follow(config.patroni.clone(), handle.lister());
+        handle._source = Some(Arc::new(Task(tokio::spawn(follow))));
+    }
     Ok(handle)
 }
 
@@ -99,9 +110,13 @@ fn rules(config: &Config, settings: &Settings) -> Rules {
 pub struct Handle {
     shared: Arc<Shared>,
     settings: Arc<ArcSwap<Settings>>,
+    /// Locked before `probes`, and that before the judge.
+    listed: Arc<Mutex<Listed>>,
     probes: Arc<Mutex<HashMap<NodeId, Probe>>>,
     /// Writes the state file while anybody has a handle.
     _keeper: Option<Arc<Task>>,
+    /// Asks Patroni, as long.
+    _source: Option<Arc<Task>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -137,7 +152,7 @@ impl Handle {
     /// When the certificates of `[tls.server]` cannot be used. Nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<()> {
         self.settings.store(Arc::new(Settings::new(config)?));
-        self.set_nodes(config);
+        self.set_configured(config);
         Ok(())
     }
 
@@ -179,11 +194,29 @@ impl Handle {
         Err(Error::proxy(Kind::Internal, text))
     }
 
-    fn set_nodes(&self, config: &Config) {
+    fn lister(&self) -> Lister {
+        Lister {
+            shared: self.shared.clone(),
+            settings: self.settings.clone(),
+            listed: self.listed.clone(),
+            probes: Arc::downgrade(&self.probes),
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    fn set_configured(&self, config: &Config) {
+        let mut listed = lock(&self.listed);
+        listed.configured = config.nodes.clone();
+        listed.rules = rules(config, &self.settings.load());
+        self.set_nodes(&listed);
+    }
+
+    fn set_nodes(&self, listed: &Listed) {
+        let nodes = source::merge(&listed.configured, &listed.found);
         let mut probes = lock(&self.probes);
-        let ids = self.shared.set_nodes(config, &self.settings.load());
+        let ids = self.shared.set_nodes(&nodes, listed.rules);
         let mut old = std::mem::take(&mut *probes);
-        for (id, node) in ids.into_iter().zip(&config.nodes) {
+        for (id, node) in ids.into_iter().zip(&nodes) {
             let kept = old.remove(&id);
             probes.insert(id, kept.unwrap_or_else(|| self.start_probe(id, node)));
         }
@@ -204,6 +237,59 @@ impl Handle {
             latency,
             _task: Task(self.runtime.spawn(run)),
         }
+    }
+}
+
+/// What is said of the nodes beforehand.
+struct Listed {
+    /// By the file.
+    configured: Vec<config::Node>,
+    /// By a source.
+    found: Vec<config::Node>,
+    rules: Rules,
+}
+
+/// A source's way to name nodes. It keeps nothing alive.
+pub(super) struct Lister {
+    shared: Arc<Shared>,
+    settings: Arc<ArcSwap<Settings>>,
+    listed: Arc<Mutex<Listed>>,
+    probes: Weak<Mutex<HashMap<NodeId, Probe>>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Lister {
+    /// These are the members, and this is known of their leader.
+    pub fn hear(&self, found: Vec<config::Node>, word: source::Word) {
+        let Some(handle) = self.handle() else {
+            return;
+        };
+        {
+            let mut listed = lock(&self.listed);
+            if listed.found != found {
+                listed.found = found;
+                handle.set_nodes(&listed);
+            }
+        }
+        self.shared.hear_source(word);
+    }
+
+    /// The source has not been heard for too long.
+    pub fn miss(&self) {
+        self.shared.hear_source(source::Word::Silent);
+    }
+
+    /// None once nobody else has a handle any more.
+    fn handle(&self) -> Option<Handle> {
+        Some(Handle {
+            shared: self.shared.clone(),
+            settings: self.settings.clone(),
+            listed: self.listed.clone(),
+            probes: self.probes.upgrade()?,
+            _keeper: None,
+            _source: None,
+            runtime: self.runtime.clone(),
+        })
     }
 }
 
@@ -292,6 +378,14 @@ impl Shared {
         self.note_state(&judge);
     }
 
+    fn hear_source(&self, word: source::Word) {
+        let mut judge = lock(&self.judge);
+        if let Some(topology) = judge.hear_source(word, Instant::now()) {
+            self.publish(topology);
+        }
+        self.note_state(&judge);
+    }
+
     /// The state was written down, or could not be.
     pub fn note_saved(&self, saved: bool) {
         let mut judge = lock(&self.judge);
@@ -312,10 +406,10 @@ impl Shared {
         });
     }
 
-    fn set_nodes(&self, config: &Config, settings: &Settings) -> Vec<NodeId> {
+    fn set_nodes(&self, nodes: &[config::Node], rules: Rules) -> Vec<NodeId> {
         let mut judge = lock(&self.judge);
-        judge.set_rules(rules(config, settings));
-        let (ids, topology) = judge.set_nodes(&config.nodes, Instant::now());
+        judge.set_rules(rules);
+        let (ids, topology) = judge.set_nodes(nodes, Instant::now());
         self.publish(topology);
         self.note_state(&judge);
         ids

@@ -59,7 +59,8 @@ pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
     Config {
         workers: cx.workers(&file.workers),
         listeners: cx.listeners(&file.listener, pool.mode, &file.http),
-        nodes: cx.nodes(&file.node, &pool),
+        nodes: cx.nodes(&file.node, &file.patroni, &pool),
+        patroni: cx.patroni(&file.patroni),
         probe: cx.probe(file.probe),
         reads: cx.reads(file.reads),
         failover: cx.failover(file.failover),

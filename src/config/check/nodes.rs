@@ -1,25 +1,33 @@
 //! `[[node]]`: at least one, names and addresses unique.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use toml::Spanned;
 
-use super::Context;
+use super::{Context, MINUTE};
 use crate::config::{
-    Node, Pool,
+    HttpUrl, Node, Patroni, Pool,
     defaults::NODE_PORT,
     problem::Problem,
     raw,
-    value::{Given, is_host},
+    value::{FromText, Given, is_host},
 };
 
+/// Patroni itself looks once in ten seconds by default.
+const TENTH: Duration = Duration::from_millis(100);
 const MAX_WEIGHT: i64 = 10_000;
 /// PostgreSQL's own limit is 262,143.
 const MAX_SERVERS: i64 = 262_143;
 
 impl Context<'_, '_> {
-    pub(super) fn nodes(&mut self, raw: &[Spanned<raw::Node>], pool: &Pool) -> Vec<Node> {
-        if raw.is_empty() && !self.report.is_blamed("node") {
+    pub(super) fn nodes(
+        &mut self,
+        raw: &[Spanned<raw::Node>],
+        patroni: &raw::Patroni,
+        pool: &Pool,
+    ) -> Vec<Node> {
+        let nowhere = raw.is_empty() && patroni.urls.is_empty();
+        if nowhere && !self.report.is_blamed("node") && !self.report.is_blamed("patroni.urls") {
             self.report.error_nowhere(
                 Problem::new("node", "no `[[node]]`: there is nothing to connect to")
                     .help("add [[node]] with name = \"pg1\" and host = \"10.0.0.1\" for each PostgreSQL server"),
@@ -33,6 +41,21 @@ impl Context<'_, '_> {
         self.unique_names(raw);
         self.unique_places(raw);
         nodes
+    }
+
+    pub(super) fn patroni(&mut self, raw: &raw::Patroni) -> Patroni {
+        let interval = self.time(&raw.interval, "patroni.interval", TENTH, MINUTE);
+        let mut urls = Vec::new();
+        for given in &raw.urls {
+            match HttpUrl::from_text(given.get_ref()) {
+                Some(url) => urls.push(url),
+                None => self.bad(given.span(), "patroni.urls", HttpUrl::EXPECTED),
+            }
+        }
+        Patroni {
+            urls,
+            interval: interval.unwrap_or(Patroni::default().interval),
+        }
     }
 
     fn node(&mut self, raw: &Spanned<raw::Node>, key: &str, pool: &Pool) -> Option<Node> {

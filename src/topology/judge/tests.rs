@@ -322,6 +322,50 @@ fn a_trusted_promotion_is_followed_beside_a_primary_that_streams() {
     assert_eq!(sim.state(0).2, Reason::OldTimeline);
 }
 
+fn leader(index: usize) -> source::Word {
+    source::Word::Leader(format!("host{index}:5432"))
+}
+
+#[test]
+fn the_leader_by_a_source_s_word_decides_a_dispute_and_nothing_else() {
+    let mut sim = stray();
+    let t = sim.judge.hear_source(leader(0), sim.now).unwrap();
+    assert_eq!(
+        (t.primary, &t.alarms[..]),
+        (Some(0), &[Alarm::StrayPromotion][..])
+    );
+    assert_eq!(t.nodes[1].reason, Reason::Disputed);
+    assert_eq!(sim.judge.state(), Some(state(1, Some(0))));
+    let t = sim.judge.hear_source(leader(1), sim.now).unwrap();
+    assert_eq!(
+        (t.primary, t.nodes[0].reason),
+        (Some(1), Reason::OldTimeline)
+    );
+    let late = sim.judge.hear_source(leader(0), sim.now);
+    assert!(late.is_none(), "what was left behind stays so: {late:?}");
+    sim.answers(0, writing(2));
+    assert_eq!(sim.last.primary, None, "two on one timeline");
+}
+
+#[test]
+fn a_source_that_is_silent_is_an_alarm_and_changes_nothing() {
+    let mut sim = Sim::steady(2);
+    sim.judge.hear_source(leader(0), sim.now);
+    let t = sim
+        .judge
+        .hear_source(source::Word::Silent, sim.now)
+        .unwrap();
+    assert_eq!(
+        (t.primary, &t.alarms[..]),
+        (Some(0), &[Alarm::SourceSilent][..])
+    );
+    let t = sim
+        .judge
+        .hear_source(source::Word::Leaderless, sim.now)
+        .unwrap();
+    assert_eq!((t.primary, &t.alarms[..]), (Some(0), &[][..]));
+}
+
 #[test]
 fn replicas_that_do_not_follow_the_primary_leave_rotation() {
     let mut sim = Sim::trusting(4);
