@@ -15,13 +15,13 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    admin::{self, Phase},
+    admin::{self, Order, Paused, Phase},
     cancels::Cancels,
     catalogues,
     client::{self, report, verifier},
@@ -34,7 +34,7 @@ use crate::{
     },
     server::{budget::Budgets, pools},
     session::schema::SchemaEpoch,
-    topology,
+    topology::{self, NodeView},
     worker::{Common, Door, Message, Seat, Welcome, Worker, channels, too_many_clients},
 };
 
@@ -44,6 +44,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const EXPLORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections beyond `limits.max_clients` that are read at all, so that a session can be cancelled even then.
 const CANCEL_SEATS: usize = 50;
+/// How long one look at a pause waits for transactions to end, and how often it looks.
+const PAUSE_LOOK: Duration = Duration::from_secs(1);
+const PAUSE_STEP: Duration = Duration::from_millis(5);
+/// What operators may ask for at once; more are told to come again.
+const MAX_ORDERS: usize = 16;
 /// How often a drain looks whether all sessions have ended.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -58,6 +63,9 @@ pub struct Proxy {
     /// Acceptors and HTTP.
     tasks: JoinSet<()>,
     acceptors: watch::Sender<bool>,
+    orders: mpsc::Receiver<Order>,
+    /// Where HTTP puts them.
+    order: mpsc::Sender<Order>,
 }
 
 /// What a configuration makes of certificates and keys.
@@ -79,6 +87,7 @@ impl Proxy {
         let security = secure(&config, &topology)?;
         let metrics = Metrics::new();
         let (common, workers) = start_workers(&config, &security, topology, metrics)?;
+        let (order, orders) = mpsc::channel(MAX_ORDERS);
         let mut proxy = Proxy {
             config,
             common,
@@ -88,6 +97,8 @@ impl Proxy {
             phase: watch::Sender::new(Phase::Starting),
             tasks: JoinSet::new(),
             acceptors: watch::Sender::new(true),
+            orders,
+            order,
         };
         proxy.explore().await;
         proxy.common.topology.refuse_foreign_state()?;
@@ -137,6 +148,7 @@ impl Proxy {
                 topology: self.common.topology.clone(),
                 metrics: self.common.metrics.clone(),
                 phase: self.phase.subscribe(),
+                orders: self.order.clone(),
             };
             self.tasks
                 .spawn(admin::http::serve(socket, state, std::future::pending()));
@@ -200,6 +212,59 @@ impl Proxy {
         }
         self.config = new;
         Ok(difference)
+    }
+
+    /// The next thing that an operator asks for over HTTP.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn ordered(&mut self) -> Order {
+        match self.orders.recv().await {
+            Some(order) => order,
+            // `self` holds a sender.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// From now on no transaction begins on the primary, if it is that of the generation `of`, until another is, or
+    /// [`Proxy::resume`]. Those that are open may end: it returns when they have, or says after a moment how many have not.
+    /// The future needs no proxy: other things may be done meanwhile.
+    pub fn pause(&self, of: Option<u64>) -> impl Future<Output = Paused> + Send + use<> {
+        let (common, workers) = (self.common.clone(), self.workers.clone());
+        let grace = self.config.failover.grace;
+        async move {
+            let deadline = Instant::now() + PAUSE_LOOK.min(grace);
+            let topology = common.topology.current();
+            let meant = |node: &&Arc<NodeView>| of.is_none_or(|of| of == node.generation);
+            let Some(node) = topology.primary().filter(meant) else {
+                return Paused::NoPrimary;
+            };
+            loop {
+                let mut busy = common.pause(node).await;
+                if workers
+                    .iter()
+                    .any(|w| w.topology.load(Acquire) < topology.number)
+                {
+                    // That worker's sessions do not know this primary yet.
+                    busy = busy.max(1);
+                }
+                if busy == 0 || Instant::now() >= deadline {
+                    let (node, generation) = (node.config.name.clone(), node.generation);
+                    return Paused::Done {
+                        node,
+                        generation,
+                        busy,
+                        grace,
+                    };
+                }
+                sleep(PAUSE_STEP).await;
+            }
+        }
+    }
+
+    /// What waits because of [`Proxy::pause`] goes on.
+    pub fn resume(&self) {
+        self.tell_all(|| Message::Resume);
     }
 
     /// Stops accepting; sessions end as soon as no transaction is open, and after `limits.drain_timeout` all of them.

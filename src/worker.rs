@@ -48,7 +48,7 @@ use crate::{
         registry::Signal,
         schema::SchemaEpoch,
     },
-    topology::{self, Evidence, Topology},
+    topology::{self, Evidence, NodeView, Topology},
     wire::cancel_key::CancelKey,
 };
 
@@ -87,6 +87,13 @@ pub enum Message {
     /// Idle servers make way for CREATE, DROP or ALTER DATABASE.
     ClearDatabases,
     Reconfigure(Arc<Config>, Arc<Connector>),
+    /// No transaction begins any more on this node, as it is now; says how many sessions keep a server there unused.
+    Pause {
+        node: Arc<NodeView>,
+        idle: oneshot::Sender<usize>,
+    },
+    /// What was paused goes on.
+    Resume,
     /// Sessions end as soon as no transaction is open.
     Drain,
     /// Sessions end now.
@@ -296,6 +303,11 @@ impl Local {
                     .pools
                     .set_settings(Settings { pool, connector });
             }
+            Message::Pause { node, idle } => {
+                // Nobody waits for the count any more, if that fails.
+                let _ = idle.send(self.context.pause(&node));
+            }
+            Message::Resume => self.context.resume(),
             Message::Drain => {
                 self.life = Life::Draining;
                 self.signal_all(Signal::Drain);
@@ -448,6 +460,22 @@ impl Drop for Visit {
 }
 
 impl Common {
+    /// Pauses `node` on every worker; says how many of its servers are at work still.
+    pub async fn pause(&self, node: &Arc<NodeView>) -> usize {
+        // Before the idle ones are counted: what ends in between is counted as busy, never as idle.
+        let taken = node.load.in_flight.load(Relaxed) as usize;
+        let mut idle = 0;
+        for worker in &self.workers {
+            let (tell, told) = oneshot::channel();
+            let node = node.clone();
+            let message = Message::Pause { node, idle: tell };
+            if worker.send(message).is_ok() {
+                idle += told.await.unwrap_or(0);
+            }
+        }
+        taken.saturating_sub(idle)
+    }
+
     /// Sends a client's CancelRequest to the worker that has its session, and waits until it is carried out. A key that
     /// nobody was given is passed over in silence, as PostgreSQL does.
     async fn forward_cancel(&self, pid: i32, key: &CancelKey) {

@@ -301,7 +301,7 @@ fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
 fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     let silent = "[pool]\nopaque = \"pin\"\n[failover]\nhold = \"30s\"";
     assert_eq!(warnings(silent), [""; 0]);
-    let text = "[pool]\nmultiplex = \"off\"\n[reads]\nconsistency = \"eventual\"\n[failover]\ngrace = \"1s\"\n[limits]\nidle_timeout = \"1m\"";
+    let text = "[pool]\nmultiplex = \"off\"\n[reads]\nconsistency = \"eventual\"\n[limits]\nidle_timeout = \"1m\"";
     let later = |place, key| {
         format!(
             "p.toml:{place}: `{key}` is not in effect yet; this version accepts the key and behaves as with the default"
@@ -310,8 +310,7 @@ fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     let expected = [
         later("2:13", "pool.multiplex"),
         later("4:15", "reads.consistency"),
-        later("6:9", "failover.grace"),
-        later("8:16", "limits.idle_timeout"),
+        later("6:16", "limits.idle_timeout"),
     ];
     assert_eq!(warnings(text), expected);
 }
@@ -518,7 +517,6 @@ fn the_default_file_is_honest_about_what_is_not_in_effect() {
         ("[reads]", "consistency", "\"eventual\""),
         ("[reads]", "max_staleness", "\"1s\""),
         ("[reads]", "transactions", "\"replica\""),
-        ("[failover]", "grace", "\"1s\""),
         ("[limits]", "idle_timeout", "\"1s\""),
         ("[limits]", "idle_transaction_timeout", "\"1s\""),
         ("[[node]]", "zone", "\"a\""),

@@ -35,6 +35,7 @@ impl Port {
             topology: topology::spawn(&config(nodes)).unwrap(),
             metrics: Metrics::new(),
             phase: phases,
+            orders: tokio::sync::mpsc::channel(1).0,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {

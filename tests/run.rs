@@ -336,3 +336,62 @@ fn certificates_are_read_again_at_a_reload_and_bad_ones_refused_whole() {
         ask(session, "COMMIT", b"Z\0\0\0\x05I");
     }
 }
+
+/// Exit code, and all that was said.
+fn ctl(args: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+    let output = command.arg("ctl").args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(said).unwrap(),
+    )
+}
+
+#[test]
+fn ctl_pauses_resumes_and_reloads_the_running_proxy() {
+    let pg = Server::primary(&nodes::system_bin());
+    pg.sql("CREATE ROLE app LOGIN");
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), pg.port);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = free.local_addr().unwrap().to_string();
+    drop(free);
+    let grace = "[failover]\ngrace = \"100ms\"\n";
+    let text = fs::read_to_string(&file).unwrap() + grace;
+    write_private(&file, &text.replace("\"off\"", &format!("{http:?}")));
+    let running = Running::start(&file, None);
+    let config = ["-c", file.to_str().unwrap()];
+    let ctl = |what: &str| ctl(&[config[0], config[1], what]);
+    wait_until("there is a primary", || {
+        ctl("status").1.contains("primary: pg1\n")
+    });
+
+    let mut session = begin(connect(running.address()));
+    let (code, said) = ctl("pause");
+    assert_eq!(code, 75, "{said}");
+    assert!(said.contains("1 servers of pg1"), "{said}");
+    let mut commit = Vec::new();
+    pgsluice::wire::frontend::query(&mut commit, "commit");
+    session.write_all(&commit).unwrap();
+    let (code, said) = ctl("pause");
+    assert_eq!((code, said.as_str()), (0, "paused: nothing runs on pg1\n"));
+    assert_eq!(ctl("resume"), (0, "resumed\n".to_owned()));
+    begin(connect(running.address()));
+
+    let (code, said) = ctl("reload");
+    assert_eq!((code, said.as_str()), (0, "reloaded: \n"));
+    write_private(&file, "[pool]\nsiez = 3\n");
+    let (code, said) = reload_by_address(&http);
+    assert_eq!(code, 1);
+    assert!(said.contains("unknown key `siez`"), "{said}");
+    drop(running);
+    let (code, said) = reload_by_address(&http);
+    assert_eq!(code, 1);
+    assert!(said.contains("cannot ask the proxy at"), "{said}");
+}
+
+/// Without the file, which is broken.
+fn reload_by_address(http: &str) -> (i32, String) {
+    ctl(&["--http", http, "reload"])
+}

@@ -3,7 +3,7 @@
 //! One request per connection, a bounded number of connections, and a deadline for each: nobody can hold the port.
 //! Health pages answer GET, HEAD and OPTIONS, with 200 for yes and 503 for no.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, net::IpAddr, pin::pin, time::Duration};
 
 use axum::{
     Json, Router, extract,
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Phase, State, metrics,
+    Phase, State, metrics, orders,
     view::{NodeJson, TopologyJson},
 };
 use crate::topology::{NodeView, Reason, Topology};
@@ -44,7 +44,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on `listener` until `shutdown` is done; connections still open then are closed.
 pub async fn serve(listener: TcpListener, state: State, shutdown: impl Future<Output = ()>) {
-    let pages = pages(state);
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();
     loop {
@@ -52,8 +51,9 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: impl Future<Ou
             () = &mut shutdown => return,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(timeout(CONNECTION_TIMEOUT, answer(stream, pages.clone())));
+                Ok((stream, peer)) => {
+                    let pages = pages(state.clone(), peer.ip());
+                    connections.spawn(timeout(CONNECTION_TIMEOUT, answer(stream, pages)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the HTTP port");
@@ -79,15 +79,16 @@ async fn answer(stream: TcpStream, pages: Router) {
     }
 }
 
-fn pages(state: State) -> Router {
-    Router::new()
+fn pages(state: State, peer: IpAddr) -> Router {
+    let pages = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/livez", get(live).options(live))
         .route("/readyz", get(ready).options(ready))
         .route("/primary", get(primary).options(primary))
         .route("/replica", get(replica).options(replica))
         .route("/api/v1/topology", get(topology))
-        .with_state(state)
+        .with_state(state.clone());
+    pages.merge(orders::pages(state, peer))
 }
 
 type Given = extract::State<State>;

@@ -3,9 +3,11 @@
 
 pub mod http;
 mod metrics;
+mod orders;
 mod view;
 
-use tokio::sync::watch;
+pub use orders::{Order, Paused, Reloaded};
+use tokio::sync::{mpsc, watch};
 
 use crate::{metrics::Metrics, topology};
 
@@ -26,4 +28,6 @@ pub struct State {
     pub metrics: Metrics,
     /// Written by whoever opens and drains the listeners.
     pub phase: watch::Receiver<Phase>,
+    /// To whoever can carry them out.
+    pub orders: mpsc::Sender<Order>,
 }

@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{ConfigErrors, Loaded, Problem};
 
 pub mod check;
+pub mod ctl;
 pub mod demo;
 mod logs;
 pub mod run;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Run the proxy
     Run(run::RunArgs),
+    /// Have a running proxy on this machine do something
+    Ctl(ctl::CtlArgs),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
@@ -74,6 +77,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Check(args) => check::run(args),
             Command::Run(args) => run::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Completions { shell } => {
                 let mut out = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "pgsluice", &mut out);

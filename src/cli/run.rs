@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::logs;
 use crate::{
+    admin::{Order, Reloaded},
     config::{self, Config},
     proxy::Proxy,
 };
@@ -98,7 +99,8 @@ async fn control(config: Config, file: Option<&Path>, ready: impl FnOnce()) -> R
     ready();
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(&mut proxy, file),
+            _ = hangup.recv() => drop(reload(&mut proxy, file)),
+            order = proxy.ordered() => obey(&mut proxy, file, order),
             () = ending.asked() => break,
         }
     }
@@ -113,25 +115,41 @@ async fn control(config: Config, file: Option<&Path>, ready: impl FnOnce()) -> R
     Ok(())
 }
 
+/// Carries out what `pgsluice ctl` asks for. Whoever asked may have gone: it is done all the same.
+fn obey(proxy: &mut Proxy, file: Option<&Path>, order: Order) {
+    match order {
+        Order::Reload(tell) => {
+            let _ = tell.send(reload(proxy, file));
+        }
+        Order::Resume(tell) => {
+            tracing::info!("resumed");
+            proxy.resume();
+            let _ = tell.send(());
+        }
+        Order::Pause(of, tell) => {
+            tracing::info!("paused: no transaction begins on the primary");
+            let paused = proxy.pause(of);
+            tokio::spawn(async move { tell.send(paused.await) });
+        }
+    }
+}
+
 /// A bad file is refused whole, and the old configuration stays.
-fn reload(proxy: &mut Proxy, file: Option<&Path>) {
-    let Some(file) = file else {
-        tracing::warn!("nothing to reload: started without a configuration file");
-        return;
+fn reload(proxy: &mut Proxy, file: Option<&Path>) -> Reloaded {
+    let reloaded = match file.map(config::load) {
+        None => Err("there is nothing to reload: started without a configuration file".to_owned()),
+        Some(Err(errors)) => Err(errors.render(false)),
+        Some(Ok(loaded)) => proxy.reload(loaded.config).map_err(|e| e.to_string()),
     };
-    let loaded = match config::load(file) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            let errors = errors.render(false);
-            tracing::error!("reload refused, the old configuration stays:\n{errors}");
-            return;
+    match reloaded {
+        Ok(config::Reload { live, restart }) => {
+            tracing::info!(?live, needs_restart = ?restart, "reloaded");
+            Reloaded::Done { live, restart }
         }
-    };
-    match proxy.reload(loaded.config) {
-        Ok(changed) => {
-            tracing::info!(live = ?changed.live, needs_restart = ?changed.restart, "reloaded");
+        Err(error) => {
+            tracing::error!("reload refused, the old configuration stays: {error}");
+            Reloaded::Refused(error)
         }
-        Err(error) => tracing::error!(%error, "reload refused, the old configuration stays"),
     }
 }
 

@@ -395,9 +395,14 @@ impl Pool {
             for server in self.idle.take() {
                 server.close();
             }
-            for waiter in self.take_waiters() {
-                let _ = waiter.grant.send(Grant::Reroute);
-            }
+            self.reroute_waiters();
+        }
+    }
+
+    /// Whoever waits for a server chooses again.
+    pub(super) fn reroute_waiters(&self) {
+        for waiter in self.take_waiters() {
+            let _ = waiter.grant.send(Grant::Reroute);
         }
     }
 

@@ -504,6 +504,13 @@ impl Pools {
         }
     }
 
+    /// Sessions that wait for a server of `node` choose again.
+    pub fn reroute_waiters(&self, node: &str) {
+        let all = self.all().into_iter();
+        all.filter(|pool| pool.view().config.name == node)
+            .for_each(|pool| pool.reroute_waiters());
+    }
+
     pub fn set_settings(&self, settings: Settings) {
         *self.shared.settings.borrow_mut() = settings;
         for pool in self.all() {

@@ -247,6 +247,7 @@ fn no_node(none: NoPool, hold: Duration) -> Error {
         match none {
             NoPool::NoPrimary => format!("no primary could be reached for {hold}"),
             NoPool::NoReplica => format!("no replica could be reached for {hold}"),
+            NoPool::Paused => format!("the operator has paused the primary, for {hold} by now"),
         },
     )
 }

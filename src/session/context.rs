@@ -44,6 +44,8 @@ pub struct Context {
     topology: RefCell<Arc<Topology>>,
     /// Wakes sessions that wait for a node.
     topology_changed: Notify,
+    /// The generation of the primary that gets no new transactions: an operator is about to replace it.
+    paused: Cell<Option<u64>>,
     pub config: RefCell<Arc<Config>>,
     pub outside: Box<dyn Outside>,
     /// Goes round the replicas; shared by all workers, or each would begin at the same one.
@@ -68,6 +70,8 @@ pub trait Outside {
 pub enum NoPool {
     NoPrimary,
     NoReplica,
+    /// The operator wants it so.
+    Paused,
 }
 
 /// One login's pools on this worker. Sessions with equal logins share it.
@@ -163,6 +167,7 @@ impl Context {
             identities: RefCell::default(),
             topology: RefCell::new(topology),
             topology_changed: Notify::new(),
+            paused: Cell::new(None),
             config: RefCell::new(config),
             outside,
             turn,
@@ -223,6 +228,9 @@ impl Context {
                     .primary
                     .filter(|&n| topology.nodes[n].is_up())
                     .ok_or(NoPool::NoPrimary)?;
+                if self.is_paused(&topology.nodes[node]) {
+                    return Err(NoPool::Paused);
+                }
                 Ok(identity.pool(&self.pools, &topology, node, &identity.full))
             }
             Route::Replica => self.choose_replica(identity, listener.primary, &topology),
@@ -236,12 +244,43 @@ impl Context {
         topology: &Topology,
     ) -> Result<Rc<Pool>, NoPool> {
         let turn = self.turn.fetch_add(1, Relaxed);
+        let primary = match topology.primary() {
+            Some(node) if self.is_paused(node) => PrimaryReads::Never,
+            _ => primary,
+        };
         let node = balance::choose(topology, primary, spread(turn)).ok_or(NoPool::NoReplica)?;
         let profile = match topology.primary == Some(node) {
             true => &identity.read_only,
             false => &identity.full,
         };
         Ok(identity.pool(&self.pools, topology, node, profile))
+    }
+
+    /// Whether a node gets no new transactions.
+    #[inline]
+    pub fn is_paused(&self, node: &NodeView) -> bool {
+        self.paused.get() == Some(node.generation)
+    }
+
+    /// Whether any node gets no new transactions.
+    #[inline]
+    pub fn is_any_paused(&self) -> bool {
+        self.paused.get().is_some()
+    }
+
+    /// No transaction begins on the node of this generation any more; those who wait for a server of it wait for the
+    /// next primary, or for [`Context::resume`]. Returns how many sessions keep a server there without using it.
+    pub fn pause(&self, node: &NodeView) -> usize {
+        self.paused.set(Some(node.generation));
+        self.pools.reroute_waiters(&node.config.name);
+        self.registry.idle_holders(&node.config.name)
+    }
+
+    /// Sessions that wait go on.
+    pub fn resume(&self) {
+        self.paused.set(None);
+        self.topology_changed.notify_waiters();
+        self.registry.wake_holders();
     }
 
     /// A newer snapshot: pools follow, waiting sessions choose again, holding ones look whether they may stay.

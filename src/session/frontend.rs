@@ -6,6 +6,7 @@ use super::{
     Link, Session,
     marks::Naming,
     outcome::Flight,
+    registry::Activity,
     relay::{End, Step},
     statement::{Control, Remains, Sequences, Statement},
 };
@@ -55,7 +56,7 @@ impl Session {
     pub(super) fn scan_client(&mut self) -> Result<(), Step> {
         while let Some(frame) = self.next_frame()? {
             match &self.link {
-                Link::Held { .. } if self.is_dressing() => return Ok(()),
+                Link::Held { .. } if self.is_dressing() || self.must_pause() => return Ok(()),
                 Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
                 // The next server, and the end, only when the last one's replies are out.
                 Link::Free if !self.client_is_served() => return Ok(()),
@@ -76,6 +77,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// It keeps a server that must begin nothing new.
+    #[inline]
+    fn must_pause(&self) -> bool {
+        match &self.link {
+            Link::Held { server, pool } if self.context.is_any_paused() => {
+                // What the session got the server for was begun before.
+                let begins = server.pipeline.is_free() && self.entry.activity().0 == Activity::Idle;
+                begins && self.context.is_paused(&pool.view())
+            }
+            _ => false,
+        }
     }
 
     /// Terminate: what was sent before it is still run and answered, as PostgreSQL does. What it never answers without a
@@ -192,6 +206,10 @@ impl Session {
         if let Link::Held { server, .. } = &mut self.link {
             if server.pipeline.is_quiet() {
                 server.asked = Instant::now();
+                // A session that keeps its server was idle. A question of our own leaves it so.
+                if show != Show::Own {
+                    self.entry.set_activity(Activity::Active, server.asked);
+                }
             }
             server.pipeline.send_ticketed(sent, show, ticket);
         }

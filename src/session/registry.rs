@@ -185,6 +185,16 @@ impl Registry {
         holders.for_each(|entry| entry.wake());
     }
 
+    /// Sessions that keep a server of `node`, and have nothing open there.
+    pub fn idle_holders(&self, node: &str) -> usize {
+        let holds = |entry: &&Rc<Entry>| {
+            let backend = entry.backend.borrow();
+            let is_there = backend.as_ref().is_some_and(|b| b.target.name == node);
+            is_there && entry.activity.get().0 == Activity::Idle
+        };
+        self.entries.borrow().values().filter(holds).count()
+    }
+
     /// Logs, once for each, the pins that have lasted `long`.
     pub fn report_long_pins(&self, long: Duration, now: Instant) {
         for entry in self.entries.borrow().values() {

@@ -4,6 +4,7 @@
 //! machine is, only on what comes after what.
 
 mod again;
+mod announced;
 mod forwarder;
 mod lost;
 #[path = "../nodes/mod.rs"]

@@ -11,6 +11,7 @@ use std::{
 };
 
 use pgsluice::{
+    admin::Paused,
     config::{AuthMethod, Config, Listener, PoolMode, PrimaryReads, Route, Secret, User},
     proxy::Proxy,
     topology::{Handle, Health, Topology},
@@ -175,6 +176,16 @@ impl Proxied {
     /// Connections of clients.
     pub fn clients(&self) -> usize {
         self.run(|proxy| proxy.clients())
+    }
+
+    /// One look at a pause, as `pgsluice ctl pause` has several of.
+    pub fn pause(&self) -> Paused {
+        let paused = self.run(|proxy| proxy.pause(None));
+        self.waiting.block_on(paused)
+    }
+
+    pub fn resume(&self) {
+        self.run(|proxy| proxy.resume());
     }
 
     /// A counter without labels, as of the last time that the workers published.

@@ -271,7 +271,7 @@ impl<'a, 'r> Context<'a, 'r> {
     fn failover(&mut self, raw: raw::Failover) -> Failover {
         let default = Failover::default();
         let zero = Duration::ZERO;
-        let failover = Failover {
+        Failover {
             hold: self
                 .time(&raw.hold, "failover.hold", zero, HOUR)
                 .unwrap_or(default.hold),
@@ -284,14 +284,7 @@ impl<'a, 'r> Context<'a, 'r> {
             replay_aborted: given(&raw.replay_aborted, default.replay_aborted),
             trust_promotion: given(&raw.trust_promotion, default.trust_promotion),
             state_file: raw.state_file.as_ref().map(|it| self.path(it.get_ref())),
-        };
-        self.later(
-            &raw.grace,
-            "failover.grace",
-            &failover.grace,
-            &default.grace,
-        );
-        failover
+        }
     }
 
     fn limits(&mut self, raw: raw::Limits) -> Limits {
