@@ -8,7 +8,8 @@ use std::{
 };
 
 use pgsluice::config::{
-    self, AuthMethod, Config, LogFormat, Node, PoolMode, PrimaryReads, Route, TlsMode, Writes,
+    self, AuthMethod, Config, LogFormat, Node, PoolMode, PrimaryReads, Route, Rule, RulePlace,
+    Ruled, TlsMode, Writes,
 };
 
 /// What a file must have: a node, and somebody who may log in.
@@ -73,6 +74,12 @@ fn every_table_is_read() {
         [probe]
         user = "scout"
         password_env = "APP_PASSWORD"
+        [[rule]]
+        function = "app.report"
+        place = "replica"
+        [[rule]]
+        table = "archive"
+        place = "primary"
         [limits]
         idle_timeout = "5m"
         idle_transaction_timeout = "0s"
@@ -99,6 +106,15 @@ fn every_table_is_read() {
     assert_eq!((config.pool.mode, config.pool.size), (PoolMode::Session, 7));
     assert_eq!(config.pool.checkout_timeout.as_secs(), 65);
     assert_eq!(config.probe.password.unwrap().reveal(), "from-env");
+    let report = Rule {
+        of: Ruled::Function("app.report".into()),
+        place: RulePlace::Replica,
+    };
+    let archive = Rule {
+        of: Ruled::Table("archive".into()),
+        place: RulePlace::Primary,
+    };
+    assert_eq!(config.rules, [report, archive]);
     assert_eq!(config.limits.idle_timeout.unwrap().as_secs(), 300);
     assert_eq!(config.limits.idle_transaction_timeout, None);
     assert_eq!(config.auth.method, AuthMethod::Md5);
@@ -122,7 +138,7 @@ fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     let cases = [
         ("workers = \"many\"", "1:11: bad value for `workers`: expected a whole number, found a string".to_owned()),
         ("workers = -1", "1:11: bad value for `workers`: expected a number from 0 to 1024".to_owned()),
-        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `http`, `listener`, `node`, `patroni`, `pool`, `probe`, `reads`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
+        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `http`, `listener`, `node`, `patroni`, `pool`, `probe`, `reads`, `rule`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
         ("[http]\nlisten = 7000", "2:10: bad value for `http.listen`: expected an IP address and a port such as \"127.0.0.1:7000\", or \"off\", found a number".to_owned()),
         ("[http]\nport = 7000", "2:1: unknown key `port` in `http`: expected `listen`".to_owned()),
         ("[pool]\nmode = \"statement\"", "2:8: `statement` is no value of `pool.mode`: expected `session` or `transaction`".to_owned()),
@@ -140,6 +156,12 @@ fn each_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[probe]\ninterval = \"5ms\"\nbusy_interval = \"6ms\"", "3:17: `probe.busy_interval` is longer than `probe.interval`: expected probes to be more frequent while sessions wait".to_owned()),
         ("[probe]\nuser = \"\"", "2:8: bad value for `probe.user`: expected a name that is not empty".to_owned()),
         ("[reads]\nconsistency = \"sesion\"", "2:15: `sesion` is no value of `reads.consistency`: expected one of `eventual`, `own-writes`, `session`, `database`; did you mean `session`?".to_owned()),
+        ("[[rule]]\nfunction = \"f\"", "1:1: `rule[0].place` is missing: expected `primary` or `replica`".to_owned()),
+        ("[[rule]]\nplace = \"primary\"", "1:1: `rule[0].function` is missing: expected `function` or `table`, the name that the rule is about".to_owned()),
+        ("[[rule]]\nfunction = \"f\"\ntable = \"t\"\nplace = \"primary\"", "3:9: a rule is about one name only: expected either `function` or `table`".to_owned()),
+        ("[[rule]]\nfunction = \"f(int)\"\nplace = \"primary\"", "2:12: bad value for `rule[0].function`: expected a function as \"name\" or \"schema.name\"".to_owned()),
+        ("[[rule]]\ntable = \"t\"\nplace = \"nowhere\"", "3:9: `nowhere` is no value of `rule[0].place`: expected `primary` or `replica`".to_owned()),
+        ("[[rule]]\ntable = \"t\"\nplace = \"primary\"\n[[rule]]\ntable = \"t\"\nplace = \"replica\"", "4:1: `rule[1]` is about the same as `rule[0]`: expected one rule for each name".to_owned()),
         ("[failover]\nreplay_aborted = \"yes\"", "2:18: bad value for `failover.replay_aborted`: expected true or false, found a string".to_owned()),
         ("[auth]\nmethod = \"scram\"", "2:10: `scram` is no value of `auth.method`: expected one of `scram-sha-256`, `md5`, `trust`, `cert`; did you mean `scram-sha-256`?".to_owned()),
         ("[auth]\nquery = \"SELECT 1\"", "2:9: bad value for `auth.query`: expected a query with $1 for the role's name".to_owned()),
@@ -483,6 +505,7 @@ fn the_default_file_shows_every_key() {
         "[pool]",
         "[probe]",
         "[reads]",
+        "[[rule]]",
         "[failover]",
         "[limits]",
         "[auth]",

@@ -34,11 +34,12 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, RulePlace, Ruled},
     error::Result,
     metrics::Metrics,
     route::{
         catalogue::{Catalogue, Rules, judge},
+        class::Place,
         effects::Names,
     },
     topology::{self, Login},
@@ -68,11 +69,26 @@ struct Settings {
     rules: Arc<Rules>,
 }
 
+fn rules(config: &Config) -> Rules {
+    let mut rules = Rules::new(&config.pool.harmless_functions);
+    for rule in &config.rules {
+        let place = match rule.place {
+            RulePlace::Primary => Place::Primary,
+            RulePlace::Replica => Place::Anywhere,
+        };
+        match &rule.of {
+            Ruled::Function(name) => rules.place_function(name, place),
+            Ruled::Table(name) => rules.place_table(name, place),
+        }
+    }
+    rules
+}
+
 impl Settings {
     fn new(config: &Config) -> Result<Self> {
         Ok(Settings {
             login: Login::new(config)?,
-            rules: Arc::new(Rules::new(&config.pool.harmless_functions)),
+            rules: Arc::new(rules(config)),
         })
     }
 }

@@ -126,14 +126,15 @@ fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Error>) -> Result<Vec<
 
 fn table(row: &Row) -> Result<Table, Error> {
     Ok(Table {
-        name: row.try_get(0)?,
-        kind: match row.try_get(1)? {
+        schema: row.try_get(0)?,
+        name: row.try_get(1)?,
+        kind: match row.try_get(2)? {
             "sequence" => TableKind::Sequence,
             "foreign" => TableKind::Foreign,
             "unlogged" => TableKind::Unlogged,
             _ => TableKind::Replicated,
         },
-        is_built_in: row.try_get(2)?,
+        is_built_in: row.try_get(3)?,
     })
 }
 

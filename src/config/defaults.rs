@@ -41,6 +41,7 @@ impl Default for Config {
             pool,
             probe: Probe::default(),
             reads: Reads::default(),
+            rules: Vec::new(),
             failover: Failover::default(),
             limits: Limits::default(),
             auth: Auth::default(),

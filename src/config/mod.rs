@@ -42,6 +42,7 @@ pub struct Config {
     pub pool: Pool,
     pub probe: Probe,
     pub reads: Reads,
+    pub rules: Vec<Rule>,
     pub failover: Failover,
     pub limits: Limits,
     pub auth: Auth,
@@ -99,6 +100,31 @@ pub struct Listener {
     pub mode: PoolMode,
     pub writes: Writes,
     pub primary: PrimaryReads,
+}
+
+/// Where statements run that name something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RulePlace {
+    /// There only.
+    Primary,
+    /// On replicas too: it does not write.
+    Replica,
+}
+
+/// What a rule is about, as `name` or `schema.name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruled {
+    Function(String),
+    /// Or a view, or whatever else FROM may name.
+    Table(String),
+}
+
+/// The operator's word on one function or table, against what the catalogue proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub of: Ruled,
+    pub place: RulePlace,
 }
 
 #[derive(Debug, Clone, PartialEq)]

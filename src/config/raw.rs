@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     AuthMethod, Consistency, LogFormat, LogLevel, Multiplex, Opaque, PoolMode, PrimaryReads,
-    ReadTransactions, Route, Secret, Sequences, TlsMode, Writes,
+    ReadTransactions, Route, RulePlace, Secret, Sequences, TlsMode, Writes,
     table::{table, tables},
     value::{Address, Given, OptionalAddress, Time, Whole},
 };
@@ -31,6 +31,8 @@ pub struct File {
     pub probe: Probe,
     #[serde(deserialize_with = "table")]
     pub reads: Reads,
+    #[serde(deserialize_with = "tables")]
+    pub rule: Vec<Spanned<Rule>>,
     #[serde(deserialize_with = "table")]
     pub failover: Failover,
     #[serde(deserialize_with = "table")]
@@ -113,6 +115,14 @@ pub struct Reads {
     pub consistency: Given<Consistency>,
     pub max_staleness: Given<Time>,
     pub transactions: Given<ReadTransactions>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    pub function: Given<String>,
+    pub table: Given<String>,
+    pub place: Given<RulePlace>,
 }
 
 #[derive(Deserialize, Default)]

@@ -36,6 +36,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
         ("pool", old.pool != new.pool),
         ("probe", old.probe != new.probe),
         ("reads", old.reads != new.reads),
+        ("rule", old.rules != new.rules),
         ("failover", failover_differs(&old.failover, &new.failover)),
         ("limits", old.limits != new.limits),
         ("auth", old.auth != new.auth),

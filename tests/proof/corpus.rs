@@ -6,7 +6,7 @@ use common::{Pg, TestCluster, per_version};
 use pgsluice::{
     catalogues,
     cluster::Node,
-    config::{self, Config},
+    config::{self, Config, Rule, RulePlace, Ruled},
     route::{
         Context,
         catalogue::Catalogue,
@@ -108,7 +108,7 @@ impl Stage {
         let cluster = TestCluster::build(pg.builder().replicas(1));
         cluster.primary().sql(SCHEMA).unwrap();
         cluster.wait_caught_up().unwrap();
-        let (catalogue, major) = runtime().block_on(look(&cluster.primary()));
+        let (catalogue, major) = runtime().block_on(look(&cluster.primary(), &[]));
         Stage {
             cluster,
             catalogue,
@@ -129,6 +129,42 @@ impl Stage {
         class_of(sql.as_bytes(), &effects, &context, names)
     }
 
+    /// The configuration's word counts before the catalogue's, and a hint before both.
+    fn follow_rules(&mut self) {
+        let rule = |of, place| Rule { of, place };
+        let function = |name: &str, place| rule(Ruled::Function(name.into()), place);
+        let table = |name: &str, place| rule(Ruled::Table(name.into()), place);
+        let rules = [
+            function("f_dynamic", RulePlace::Replica),
+            function("f_sql", RulePlace::Primary),
+            function("version", RulePlace::Replica),
+            function("pg_sleep", RulePlace::Primary),
+            table("public.remote", RulePlace::Replica),
+            table("pg_stat_activity", RulePlace::Replica),
+            table("app.things", RulePlace::Primary),
+        ];
+        let (catalogue, _) = runtime().block_on(look(&self.cluster.primary(), &rules));
+        self.catalogue = catalogue;
+        for (sql, expected) in [
+            ("select f_dynamic('select 1')", "read"),
+            ("select f_sql(1)", "rule:f_sql"),
+            ("select f_nested(1)", "rule:f_nested(f_sql)"),
+            ("select * from v_users", "rule:v_users(f_sql)"),
+            ("select version()", "read"),
+            ("select pg_sleep(0)", "rule:pg_sleep"),
+            ("select * from remote", "read"),
+            ("select * from pg_stat_activity", "read"),
+            ("select * from v_stat", "read"),
+            ("select * from app.things", "rule:things"),
+            ("select f_path(1)", "rule:f_path(things)"),
+            ("/* pgsluice: primary */ select version()", "hint"),
+            ("/* pgsluice: replica */ select f_sql(1)", "hint"),
+            ("select * from scratch", "unlogged:scratch"),
+        ] {
+            assert_eq!(Spelt(self.class(sql)).to_string(), expected, "{sql}");
+        }
+    }
+
     fn lines(&self) -> Vec<Line<'static>> {
         let mut lines = Line::all();
         lines.retain(|line| line.since <= self.major);
@@ -136,8 +172,9 @@ impl Stage {
     }
 }
 
-async fn look(node: &Node) -> (Catalogue, u8) {
+async fn look(node: &Node, rules: &[Rule]) -> (Catalogue, u8) {
     let config = Config {
+        rules: rules.to_vec(),
         probe: config::Probe {
             user: "postgres".into(),
             ..Config::default().probe
@@ -155,7 +192,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 per_version! {
     fn every_statement_has_its_class_and_a_replica_runs_the_reads_for_which_the_primary_writes_nothing(pg) {
-        let stage = Stage::new(&pg);
+        let mut stage = Stage::new(&pg);
         let mut wrong = Vec::new();
         let (mut reads, mut wasted) = (0, 0);
         for line in stage.lines() {
@@ -172,6 +209,7 @@ per_version! {
         assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
         eprintln!("{reads} proven reads, {wasted} kept on the primary for no reason");
         assert!(reads > 200 && wasted * 100 <= 3 * (reads + wasted));
+        stage.follow_rules();
     }
 }
 

@@ -22,6 +22,7 @@ mod auth;
 mod listeners;
 mod nodes;
 mod probe;
+mod rules;
 mod secrets;
 mod tls;
 
@@ -63,6 +64,7 @@ pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
         patroni: cx.patroni(&file.patroni),
         probe: cx.probe(file.probe),
         reads: cx.reads(file.reads),
+        rules: cx.rules(&file.rule),
         failover: cx.failover(file.failover),
         limits: cx.limits(file.limits),
         users: cx.users(file.user),
@@ -226,8 +228,7 @@ impl<'a, 'r> Context<'a, 'r> {
         let mut functions = Vec::new();
         for (index, one) in given.iter().enumerate() {
             let name = one.get_ref();
-            let is_name = |part: &str| !part.is_empty() && !part.contains(['(', ' ', '\0']);
-            match name.splitn(2, '.').all(is_name) {
+            match rules::is_qualified(name) {
                 true => functions.push(name.clone()),
                 false => self.bad(
                     one.span(),

@@ -12,14 +12,17 @@ use super::{
     reads, written,
 };
 use crate::route::{
+    class::Place,
     effects::PinReason,
     functions::{self, Verdict},
 };
 
-/// What the configuration says of functions, by `name` or `schema.name`.
+/// What the configuration says of functions and tables, by `name` or `schema.name`.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     harmless: HashSet<String>,
+    functions: HashMap<String, Place>,
+    tables: HashMap<String, Place>,
 }
 
 impl Rules {
@@ -27,16 +30,57 @@ impl Rules {
     pub fn new(harmless: &[String]) -> Self {
         Rules {
             harmless: harmless.iter().cloned().collect(),
+            ..Rules::default()
         }
     }
 
-    pub(super) fn trust(&self, function: &Function) -> bool {
+    /// Where a function is to run; one that may run anywhere writes nothing, and leaves nothing behind.
+    pub fn place_function(&mut self, name: &str, place: Place) {
+        self.functions.insert(name.to_owned(), place);
+    }
+
+    /// Where a table, view or the like is to be read.
+    pub fn place_table(&mut self, name: &str, place: Place) {
+        self.tables.insert(name.to_owned(), place);
+    }
+
+    fn trust(&self, function: &Function) -> bool {
+        let place = self.of_function(&function.schema, &function.name);
+        if place == Some(Place::Anywhere) {
+            return true;
+        }
         if self.harmless.is_empty() {
             return false;
         }
         let qualified = format!("{}.{}", function.schema, function.name);
         self.harmless.contains(&function.name) || self.harmless.contains(&qualified)
     }
+
+    pub(super) fn of_function(&self, schema: &str, name: &str) -> Option<Place> {
+        find(&self.functions, schema, name)
+    }
+
+    pub(super) fn of_table(&self, schema: &str, name: &str) -> Option<Place> {
+        find(&self.tables, schema, name)
+    }
+
+    /// Built-in functions that may be called anywhere, or only on the primary.
+    pub(super) fn built_in(&self, place: Place) -> impl Iterator<Item = &str> {
+        let ruled = self.functions.iter().filter(move |(_, p)| **p == place);
+        ruled.filter_map(|(name, _)| {
+            let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+            (!name.contains('.')).then_some(name)
+        })
+    }
+}
+
+/// The qualified name counts first.
+fn find(places: &HashMap<String, Place>, schema: &str, name: &str) -> Option<Place> {
+    if places.is_empty() {
+        return None;
+    }
+    let qualified = places.get(&format!("{schema}.{name}"));
+    qualified.or_else(|| places.get(name)).copied()
 }
 
 /// Reads every body and follows every call. Takes time linear in what was read.

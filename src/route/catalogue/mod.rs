@@ -57,6 +57,7 @@ pub struct Facts {
 /// A table, view or sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    pub schema: String,
     pub name: String,
     pub kind: TableKind,
     pub is_built_in: bool,
@@ -232,7 +233,10 @@ impl Catalogue {
             harmless: harmless.count(),
             harmful_relations: self.relations.len(),
             readable_relations: self.reads.readable_relations(),
-            readable_functions: self.functions.len() - self.reads.unfit_functions(),
+            readable_functions: self
+                .functions
+                .len()
+                .saturating_sub(self.reads.unfit_functions()),
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Reads {
     elsewhere: Option<u32>,
     /// What may be reached without being named.
     anything: Option<u32>,
+    /// Built-in functions that the configuration lets run anywhere.
+    allowed: HashSet<Box<[u8]>>,
 }
 
 /// What a name stands for where it is found.
@@ -91,6 +93,11 @@ impl Reads {
         self.anything.map(|cause| self.cause(cause))
     }
 
+    /// Whether a built-in function may be called anywhere, by the configuration.
+    pub(in crate::route) fn allows(&self, name: &[u8]) -> bool {
+        self.allowed.contains(name)
+    }
+
     fn cause(&self, index: u32) -> &Cause {
         &self.causes[index as usize]
     }
@@ -115,8 +122,8 @@ const IMPLIED: [&[u8]; 15] = [
 
 /// Takes time linear in what was read.
 pub(super) fn judge(facts: &Facts, catalogue: &Catalogue, rules: &Rules, major: u8) -> Reads {
-    let mut desk = Desk::new(facts);
-    desk.relations(facts);
+    let mut desk = Desk::new(facts, rules);
+    desk.relations(facts, rules);
     desk.functions(facts, catalogue, rules, major);
     desk.stored(facts, catalogue, major);
     desk.uses(facts);
@@ -132,10 +139,13 @@ struct Desk {
     edges: Vec<(u32, u32)>,
     causes: Vec<Cause>,
     marks: Vec<Option<u32>>,
+    /// Names of relations of which the configuration says that they may be read anywhere.
+    free: HashSet<String>,
+    allowed: HashSet<Box<[u8]>>,
 }
 
 impl Desk {
-    fn new(facts: &Facts) -> Self {
+    fn new(facts: &Facts, rules: &Rules) -> Self {
         let mut desk = Desk {
             functions: Numbers::default(),
             relations: Numbers::default(),
@@ -144,9 +154,14 @@ impl Desk {
             edges: Vec::new(),
             causes: Vec::new(),
             marks: Vec::new(),
+            free: free(facts, rules),
+            allowed: rules.built_in(Place::Anywhere).map(written).collect(),
         };
         for function in &facts.functions {
             desk.functions.add(written(&function.name));
+        }
+        for function in rules.built_in(Place::Primary) {
+            desk.functions.add(written(function));
         }
         for table in &facts.tables {
             desk.relations.add(written(&table.name));
@@ -214,10 +229,13 @@ impl Desk {
         }
     }
 
-    fn relations(&mut self, facts: &Facts) {
+    fn relations(&mut self, facts: &Facts, rules: &Rules) {
         for table in &facts.tables {
             let name = table.name.as_bytes();
+            let rule = rules.of_table(&table.schema, &table.name);
             let reason = match table.kind {
+                _ if rule == Some(Place::Primary) => Reason::Rule,
+                _ if self.free.contains(&table.name) => continue,
                 TableKind::Unlogged => Reason::Unlogged,
                 TableKind::Foreign => Reason::Foreign,
                 TableKind::Sequence => Reason::Sequence,
@@ -228,17 +246,25 @@ impl Desk {
             };
             self.mark(self.relation_named(&table.name), reason, name);
         }
-        for (parent, child) in &facts.children {
+        let children = facts.children.iter();
+        let free = self.free.clone();
+        for (parent, child) in children.filter(|(parent, _)| !free.contains(parent)) {
             self.edge(self.relation_named(parent), self.relation_named(child));
         }
     }
 
     fn functions(&mut self, facts: &Facts, catalogue: &Catalogue, rules: &Rules, major: u8) {
+        for function in rules.built_in(Place::Primary) {
+            let name = written(function);
+            self.mark(self.functions.get(&name), Reason::Rule, &name);
+        }
         for function in &facts.functions {
             let name = written(&function.name);
             let node = self.functions.get(&name);
-            if rules.trust(function) {
-                continue;
+            match rules.of_function(&function.schema, &function.name) {
+                Some(Place::Anywhere) => continue,
+                Some(Place::Primary) => self.mark(node, Reason::Rule, &name),
+                None => {}
             }
             if let Some(defaults) = &function.defaults {
                 self.read(node, Text::Expression(defaults), catalogue, major, &name);
@@ -281,7 +307,10 @@ impl Desk {
                     (self.domain_named(domain), domain, Text::Expression(sql))
                 }
             };
-            self.read(node, text, catalogue, major, name.as_bytes());
+            let is_free = !matches!(stored, Stored::Check { .. }) && self.free.contains(name);
+            if !is_free {
+                self.read(node, text, catalogue, major, name.as_bytes());
+            }
         }
     }
 
@@ -353,7 +382,7 @@ impl Desk {
         let mut each = |piece: Piece| {
             let effects = effects::piece(piece, context, names);
             let mut note = |token: Token, sql: &[u8], role| self.note(token, sql, role, found);
-            let class = class::of_piece(piece, &effects, context, &mut note);
+            let class = class::of_piece(piece, &effects, context, &self.allowed, &mut note);
             if class.place == Place::Primary {
                 found.class.get_or_insert(class);
             }
@@ -446,8 +475,23 @@ impl Desk {
             unfit,
             relations: self.relations.into_names().map(|(name, _)| name).collect(),
             causes: self.causes,
+            allowed: self.allowed,
         }
     }
+}
+
+/// Names of which every relation may be read anywhere by the configuration.
+fn free(facts: &Facts, rules: &Rules) -> HashSet<String> {
+    let mut free = HashSet::new();
+    let mut bound = HashSet::new();
+    for table in &facts.tables {
+        match rules.of_table(&table.schema, &table.name) {
+            Some(Place::Anywhere) => free.insert(table.name.clone()),
+            _ => bound.insert(&table.name),
+        };
+    }
+    free.retain(|name| !bound.contains(name));
+    free
 }
 
 /// What reading a text found.

@@ -9,8 +9,11 @@
 //!
 //! What is not understood goes to the primary. Pure, like all of [`super`].
 
+mod hint;
 mod named;
 mod scan;
+
+use std::collections::HashSet;
 
 use super::{
     Context,
@@ -24,6 +27,7 @@ use super::{
     lexer::Token,
     parse,
 };
+use hint::{Hint, hint};
 use scan::{Known, Scan};
 
 /// Where a text may run.
@@ -66,6 +70,10 @@ pub enum Reason {
     Unlogged,
     Foreign,
     Operator,
+    /// The client's own comment says so.
+    Hint,
+    /// The configuration says so.
+    Rule,
     /// A relation or function whose database was not read yet, or is being changed.
     NoCatalogue,
     /// Not recognised.
@@ -90,6 +98,8 @@ impl Reason {
             Reason::Unlogged => "unlogged",
             Reason::Foreign => "foreign",
             Reason::Operator => "operator",
+            Reason::Hint => "hint",
+            Reason::Rule => "rule",
             Reason::NoCatalogue => "no_catalogue",
             Reason::Unknown => "unknown",
         }
@@ -132,7 +142,31 @@ impl Class {
 
 /// The class of the text of a Query or Parse message; of several statements the strongest decides. `effects` are those
 /// of the same text, read with the same names.
+///
+/// A hint wins over rules, and rules over the proof. That of a replica makes up for a missing proof, but not for what the
+/// text itself shows to write, to leave something behind or to control the transaction.
 pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
+    let class = match hint(text) {
+        None => return proven(text, effects, context, names),
+        Some(Hint::Primary) => return Class::primary(Reason::Hint),
+        Some(Hint::Replica) => proven(text, effects, context, names),
+    };
+    let may_be_lifted = reads_by_verb(effects) && by_marks(effects).is_none();
+    match class.place {
+        Place::Primary if may_be_lifted && !is_session_bound(&class) => Class {
+            reason: Reason::Hint,
+            ..Class::READ
+        },
+        _ => class,
+    }
+}
+
+/// SHOW and FETCH read the state of the session that the primary holds.
+fn is_session_bound(class: &Class) -> bool {
+    class.reason == Reason::Utility
+}
+
+fn proven(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
     let reads = match names {
         Names::Read {
             catalogue,
@@ -171,10 +205,11 @@ pub(super) fn of_piece<'t>(
     piece: Piece<'t>,
     effects: &Effects,
     context: &Context,
+    allowed: &'t HashSet<Box<[u8]>>,
     note: &'t mut dyn FnMut(Token, &[u8], Role),
 ) -> Class {
     let (Piece::Expression(text) | Piece::Statement(text)) = piece;
-    let scan = Scan::of_piece(piece, context, Known::Noted(note));
+    let scan = Scan::of_piece(piece, context, Known::Noted { note, allowed });
     match reads_by_verb(effects) {
         true => judge(effects, scan),
         false => Class::primary(by_kind(text, effects, context)),

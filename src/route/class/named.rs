@@ -33,7 +33,9 @@ fn against_statement(statement: &Statement, known: &Known) -> Option<Class> {
         let is_built_in = function.schema.as_deref().is_none_or(|s| s == "pg_catalog");
         // By hand, in the scan: these depend on their arguments.
         let is_judged = matches!(&*function.name, "age" | "current_setting");
-        is_built_in && !is_judged && primary::needs_primary(function.name.as_bytes())
+        let is_allowed =
+            matches!(known, Known::Read(reads) if reads.allows(function.name.as_bytes()));
+        is_built_in && !is_judged && !is_allowed && primary::needs_primary(function.name.as_bytes())
     });
     if let Some(function) = built_in {
         return Some(Class::by(Reason::Function, function.name.as_bytes()));
@@ -44,7 +46,7 @@ fn against_statement(statement: &Statement, known: &Known) -> Option<Class> {
     }
     match known {
         Known::Read(reads) => against_names(statement, reads),
-        Known::BuiltIn | Known::Noted(_) => unknown(statement),
+        Known::BuiltIn | Known::Noted { .. } => unknown(statement),
     }
 }
 
@@ -61,9 +63,6 @@ fn is_known_sample(name: &Name) -> bool {
 fn against_names(statement: &Statement, reads: &Reads) -> Option<Class> {
     for relation in &statement.relations {
         let name = spelt(&relation.name);
-        if primary::is_view_of_primary(&name) {
-            return Some(Class::by(Reason::Relation, &name));
-        }
         if let Some(cause) = reads.against_relation(&name) {
             return Some(within(&name, cause));
         }

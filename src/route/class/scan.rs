@@ -1,5 +1,7 @@
 //! The walk over a text whose verbs all read: the first name that needs the primary ends it.
 
+use std::collections::HashSet;
+
 use super::{Class, Reason, within};
 use crate::route::{
     Context,
@@ -16,7 +18,11 @@ pub(super) enum Known<'t> {
     BuiltIn,
     Read(&'t Reads),
     /// They are noted down, to be judged later.
-    Noted(&'t mut dyn FnMut(Token, &[u8], Role)),
+    Noted {
+        note: &'t mut dyn FnMut(Token, &[u8], Role),
+        /// Built-in functions that the configuration lets run anywhere.
+        allowed: &'t HashSet<Box<[u8]>>,
+    },
 }
 
 pub(super) struct Scan<'t> {
@@ -192,7 +198,7 @@ impl<'t> Scan<'t> {
                     ..within(symbol, cause)
                 })
             }
-            Known::Noted(note) => {
+            Known::Noted { note, .. } => {
                 note(token, self.text, Role::Plain);
                 None
             }
@@ -206,9 +212,6 @@ impl<'t> Scan<'t> {
         let built_in = with_name(token.text(self.text), |name| {
             if name.ends_with(b"xid") || matches!(name, b"xmin" | b"xmax") {
                 self.age.of_transaction = true;
-            }
-            if !self.relations_are_known && primary::is_view_of_primary(name) && !is_call {
-                return Some(Class::by(Reason::Relation, name));
             }
             match is_call || is_attribute {
                 true => self.built_in(name, is_call).map(|why| Class::by(why, name)),
@@ -232,7 +235,7 @@ impl<'t> Scan<'t> {
                 let cause = relation.or_else(|| reads.against(name, role))?;
                 Some(within(name, cause))
             }),
-            Known::Noted(note) => {
+            Known::Noted { note, .. } => {
                 note(token, self.text, role);
                 None
             }
@@ -241,7 +244,13 @@ impl<'t> Scan<'t> {
 
     /// Why a built-in function of this name needs the primary.
     fn built_in(&mut self, name: &[u8], is_call: bool) -> Option<Reason> {
+        let is_allowed = match &self.known {
+            Known::BuiltIn => false,
+            Known::Read(reads) => reads.allows(name),
+            Known::Noted { allowed, .. } => allowed.contains(name),
+        };
         match name {
+            _ if is_allowed => None,
             b"age" => {
                 self.age.is_called = true;
                 None

@@ -116,3 +116,87 @@ fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
         assert_eq!((class.reason, found), (reason, object), "{text}");
     }
 }
+
+#[test]
+fn a_hint_makes_up_for_a_missing_proof_but_not_for_a_write() {
+    for (text, place, reason) in [
+        (
+            "/* pgsluice: primary */ select 1",
+            Place::Primary,
+            Reason::Hint,
+        ),
+        (
+            "/* pgsluice: replica */ select 1",
+            Place::Anywhere,
+            Reason::Read,
+        ),
+        (
+            "/* pgsluice: replica */ select * from t",
+            Place::Anywhere,
+            Reason::Hint,
+        ),
+        (
+            "/* pgsluice: replica */ select pg_is_in_recovery()",
+            Place::Anywhere,
+            Reason::Hint,
+        ),
+        (
+            "/* pgsluice: replica */ show work_mem",
+            Place::Anywhere,
+            Reason::Hint,
+        ),
+        (
+            "/* pgsluice: replica */ insert into t values (1)",
+            Place::Primary,
+            Reason::Write,
+        ),
+        (
+            "/* pgsluice: replica */ select 1; delete from t",
+            Place::Primary,
+            Reason::Write,
+        ),
+        (
+            "/* pgsluice: replica */ select * from t for update",
+            Place::Primary,
+            Reason::Locking,
+        ),
+        (
+            "/* pgsluice: replica */ select nextval('s')",
+            Place::Primary,
+            Reason::Sequence,
+        ),
+        (
+            "/* pgsluice: replica */ select pg_advisory_lock(1)",
+            Place::Primary,
+            Reason::Function,
+        ),
+        (
+            "/* pgsluice: replica */ begin",
+            Place::Primary,
+            Reason::Transaction,
+        ),
+        (
+            "/* pgsluice: replica */ set a.b = 'c'",
+            Place::Primary,
+            Reason::Setting,
+        ),
+        (
+            "/* pgsluice: replica */ fetch 1 from c",
+            Place::Primary,
+            Reason::Utility,
+        ),
+        (
+            "/* pgsluice: replica */ copy (select 1) to '/tmp/x'",
+            Place::Primary,
+            Reason::Utility,
+        ),
+        (
+            "/* pgsluice: replica */ select unknown_function()",
+            Place::Primary,
+            Reason::NoCatalogue,
+        ),
+    ] {
+        let class = class(text);
+        assert_eq!((class.place, class.reason), (place, reason), "{text}");
+    }
+}
