@@ -15,6 +15,7 @@ pub mod check;
 pub mod ctl;
 pub mod demo;
 mod logs;
+pub mod route;
 pub mod run;
 
 /// Something failed while running: a node that cannot be reached, an address that is taken.
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check a configuration and the cluster that it names; change nothing
     Check(check::CheckArgs),
+    /// Say of SQL where it would run, and why
+    Route(route::RouteArgs),
     /// Run the proxy
     Run(run::RunArgs),
     /// Have a running proxy on this machine do something
@@ -76,6 +79,7 @@ impl Command {
         match self {
             Command::Demo(args) => demo::run(args),
             Command::Check(args) => check::run(args),
+            Command::Route(args) => route::run(args),
             Command::Run(args) => run::run(args),
             Command::Ctl(args) => ctl::run(args),
             Command::Completions { shell } => {

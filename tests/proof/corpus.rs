@@ -1,6 +1,6 @@
 //! The statements.
 
-use std::fmt;
+use std::{fmt, process::Command};
 
 use common::{Pg, TestCluster, per_version};
 use pgsluice::{
@@ -129,6 +129,41 @@ impl Stage {
         class_of(sql.as_bytes(), &effects, &context, names)
     }
 
+    /// `pgsluice route -c`, whose file has a node that is not there before the one that is.
+    fn ask_the_program(&self) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        let port = self.cluster.replicas()[0].port();
+        let file = format!(
+            "[[node]]\nhost = \"127.0.0.1\"\nport = 1\n[[node]]\nhost = \"127.0.0.1\"\nport = {port}\n\
+             [probe]\nuser = \"postgres\"\n[auth]\nmethod = \"trust\"\n\
+             [[rule]]\nfunction = \"f_sql\"\nplace = \"primary\"\n"
+        );
+        std::fs::write(&path, file).unwrap();
+        let route = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+            let output = command.arg("route").args(more).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let path = path.to_str().unwrap();
+        let sql = "select f_reads(1); select f_nested(1); table scratch";
+        let shown = route(&["-c", path, sql]);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = shown.lines().map(words).collect();
+        assert_eq!(
+            lines,
+            [
+                "anywhere read select f_reads(1)",
+                "primary rule: f_nested (f_sql) select f_nested(1)",
+                "primary unlogged: scratch table scratch",
+                "primary rule: f_nested (f_sql) (sent as one message)",
+            ]
+        );
+        let json = route(&["--json", "select * from users"]);
+        assert!(json.contains("\"reason\": \"no_catalogue\""), "{json}");
+    }
+
     /// The configuration's word counts before the catalogue's, and a hint before both.
     fn follow_rules(&mut self) {
         let rule = |of, place| Rule { of, place };
@@ -209,6 +244,7 @@ per_version! {
         assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
         eprintln!("{reads} proven reads, {wasted} kept on the primary for no reason");
         assert!(reads > 200 && wasted * 100 <= 3 * (reads + wasted));
+        stage.ask_the_program();
         stage.follow_rules();
     }
 }
