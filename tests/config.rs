@@ -614,11 +614,14 @@ fn a_file_that_is_not_there_ends_the_program_with_64() {
 
 #[test]
 fn a_bad_command_line_ends_the_program_with_64_and_help_with_0() {
-    let cases: [(&[&str], i32); 7] = [
+    let cases: [(&[&str], i32); 10] = [
         (&[], 64),
         (&["frobnicate"], 64),
         (&["check", "--frobnicate"], 64),
         (&["run", "--node", "db1:x"], 64),
+        (&["run", "--url", "http://db1"], 64),
+        (&["run", "--url", "postgres://db1", "--node", "db2"], 64),
+        (&["run", "--patroni", "db1"], 64),
         (&["--help"], 0),
         (&["--version"], 0),
         (&["check", "--help"], 0),

@@ -28,14 +28,19 @@ pub struct RunArgs {
     /// The REST API of a Patroni member, which names the servers; may be given several times
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     patroni: Vec<String>,
+    /// A connection string with all the servers, as libpq takes it: postgres://user@host1,host2:5433/database
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "node", "patroni"])]
+    url: Option<String>,
 }
 
 pub fn run(args: RunArgs) -> ExitCode {
-    let config = match &args.config {
-        Some(path) => super::load(path).map(|loaded| loaded.config),
-        None => {
-            Config::from_patroni(&args.patroni, &args.node).map_err(|errors| super::refuse(&errors))
+    let config = match (&args.config, &args.url) {
+        (Some(path), _) => super::load(path).map(|loaded| loaded.config),
+        (None, url) => match url {
+            Some(url) => Config::from_url(url),
+            None => Config::from_patroni(&args.patroni, &args.node),
         }
+        .map_err(|errors| super::refuse(&errors)),
     };
     match config {
         Ok(config) => serve(config, args.config.as_deref(), || {}),

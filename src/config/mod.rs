@@ -21,6 +21,7 @@ mod secret;
 mod table;
 mod tls;
 mod tree;
+mod url;
 mod value;
 
 pub use self::{

@@ -16,7 +16,7 @@ impl Config {
     /// # Errors
     /// No node, one that is no address, or one that is named twice.
     pub fn from_nodes<S: AsRef<str>>(nodes: &[S]) -> Result<Config, ConfigErrors> {
-        Config::from_nodes_in(nodes, &|name| std::env::var(name).ok())
+        Config::from_nodes_in(nodes, &env)
     }
 
     /// The configuration of `run --patroni http://host:8008 …`, with `--node` beside it or not. The login is as in
@@ -26,7 +26,7 @@ impl Config {
     /// Neither a node nor a URL, one that is none, a node that is named twice.
     pub fn from_patroni<S: AsRef<str>>(urls: &[S], nodes: &[S]) -> Result<Config, ConfigErrors> {
         let mut config = match nodes.is_empty() && !urls.is_empty() {
-            true => Config::with_login(&|name| std::env::var(name).ok()),
+            true => Config::with_login(&env),
             false => Config::from_nodes(nodes)?,
         };
         for text in urls.iter().map(AsRef::as_ref) {
@@ -48,7 +48,7 @@ impl Config {
         })
     }
 
-    fn with_login(env: &dyn Fn(&str) -> Option<String>) -> Config {
+    pub(super) fn with_login(env: &dyn Fn(&str) -> Option<String>) -> Config {
         let mut config = Config::default();
         let set = |name| env(name).filter(|value| !value.is_empty());
         if let Some(user) = set("PGUSER") {
@@ -71,7 +71,12 @@ fn bad_url(text: &str) -> ConfigErrors {
     }
 }
 
-fn named<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Node>, ConfigErrors> {
+/// The process's own environment.
+pub(super) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+pub(super) fn named<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Node>, ConfigErrors> {
     let mut nodes: Vec<Node> = Vec::with_capacity(texts.len());
     let mut problems = Vec::new();
     for text in texts.iter().map(AsRef::as_ref) {
@@ -126,7 +131,7 @@ fn twice(node: &Node) -> Problem {
 mod tests {
     use super::*;
 
-    fn env(name: &str) -> Option<String> {
+    fn scouts(name: &str) -> Option<String> {
         match name {
             "PGUSER" => Some("scout".to_owned()),
             "PGPASSWORD" => Some("hunter2".to_owned()),
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn nodes_of_the_command_line_get_defaults_and_the_login_of_the_environment() {
-        let config = Config::from_nodes_in(&["db1:6000", "::1"], &env).unwrap();
+        let config = Config::from_nodes_in(&["db1:6000", "::1"], &scouts).unwrap();
         let nodes: Vec<_> = config
             .nodes
             .iter()
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn every_bad_node_of_the_command_line_is_named() {
         let texts = ["db1:x", "db2", "db2:5432", "postgres://app:hunter2@db3"];
-        let errors = Config::from_nodes_in(&texts, &env).unwrap_err();
+        let errors = Config::from_nodes_in(&texts, &scouts).unwrap_err();
         let expected = format!(
             "bad value `db1:x` for --node: expected {0}\n--node db2:5432 is given twice\nbad value `…` for --node: expected {0}",
             HostPort::EXPECTED
@@ -162,7 +167,7 @@ mod tests {
 
     #[test]
     fn no_node_at_all_is_refused() {
-        let errors = Config::from_nodes_in::<&str>(&[], &env).unwrap_err();
+        let errors = Config::from_nodes_in::<&str>(&[], &scouts).unwrap_err();
         assert_eq!(
             errors.to_string(),
             "no node is named; name one with --node host:port"
