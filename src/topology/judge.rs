@@ -10,7 +10,7 @@ use super::{
     Alarm, NodeView, Topology,
     facts::Fact,
     record::{Record, Word},
-    ruling::{self, Certainty, Claim, Memory, Ruling, Verdict},
+    ruling::{self, Certainty, Claim, Dispute, Earlier, Memory, Ruling, Verdict},
     source,
     state::State,
 };
@@ -60,6 +60,8 @@ pub(super) struct Judge {
     /// The memory could not be written down.
     is_unsaved: bool,
     source: source::Word,
+    /// When the primary in a dispute about the highest timeline last answered; None without a dispute.
+    disputed: Option<Instant>,
     entries: Vec<Entry>,
     /// The last snapshot's.
     number: u64,
@@ -84,6 +86,7 @@ impl Judge {
             start: Start::Empty,
             is_unsaved: false,
             source: source::Word::None,
+            disputed: None,
             entries: Vec::new(),
             number: 0,
             primary: None,
@@ -172,11 +175,17 @@ impl Judge {
         let rules = ruling::Rules {
             trust_promotion: self.rules.trust_promotion,
             hold_writes: self.is_cold(now),
+            earlier: self.earlier(now),
         };
         let claims: Vec<Claim> = self.entries.iter().map(|entry| self.claim(entry)).collect();
         let mut ruling = ruling::rule(rules, self.memory, &claims);
         ruling.alarms.extend(self.own_alarms());
         self.remember(&ruling);
+        self.disputed = match ruling.dispute {
+            Dispute::None => None,
+            Dispute::Open => Some(now),
+            Dispute::Restarting => self.disputed,
+        };
         let mut changed = (self.primary, &self.alarms) != (ruling.primary, &ruling.alarms);
         for (entry, verdict) in self.entries.iter_mut().zip(&ruling.verdicts) {
             changed |= update_view(entry, verdict, now, &mut self.next);
@@ -185,6 +194,14 @@ impl Judge {
         self.alarms = ruling.alarms;
         self.number += u64::from(changed);
         changed
+    }
+
+    fn earlier(&self, now: Instant) -> Earlier {
+        match self.disputed {
+            None => Earlier::Agreed,
+            Some(at) if now < at + self.rules.settle => Earlier::Disputed,
+            Some(_) => Earlier::Stale,
+        }
     }
 
     /// Those that are not about nodes, in the order of [`Alarm::ALL`].

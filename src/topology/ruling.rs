@@ -6,7 +6,7 @@
 //!
 //! The highest timeline wins, with one exception: a primary that answers and has replicas streaming was not replaced.
 //! A promotion beside it is a mistake, or a change of plan that is not finished; until one of the two yields, nobody
-//! gets writes.
+//! gets writes. A restart is no yielding, unless it takes longer than `failover.settle`.
 
 use super::{
     Alarm, Health, Reason, Role,
@@ -34,6 +34,28 @@ pub(super) struct Rules {
     pub trust_promotion: bool,
     /// After a start: somebody has not spoken yet, who could know of a higher timeline.
     pub hold_writes: bool,
+    pub earlier: Earlier,
+}
+
+/// Whether the last ruling found a dispute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earlier {
+    Agreed,
+    /// The primary in it answered a moment ago: it may be restarting.
+    Disputed,
+    /// It has not answered for long.
+    Stale,
+}
+
+/// Whether the highest timeline is one that nobody may follow yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dispute {
+    None,
+    /// The primary below it goes on. Once there is a dispute it takes no replicas for that, only that none follows the
+    /// other.
+    Open,
+    /// The primary below it is restarting, which a crash may have caused. It has some time for that.
+    Restarting,
 }
 
 /// What must survive every snapshot, and every restart.
@@ -73,13 +95,17 @@ pub(super) struct Ruling {
     pub primary: Option<usize>,
     pub verdicts: Vec<Verdict>,
     pub alarms: Vec<Alarm>,
+    pub dispute: Dispute,
 }
 
 /// Judges all nodes by their last words and what is remembered.
 pub(super) fn rule(rules: Rules, memory: Memory, claims: &[Claim]) -> Ruling {
     let memory = settle(memory, claims);
-    let (memory, verdicts): (_, Vec<Verdict>) = match memory.certainty {
-        Certainty::Settling => (memory, claims.iter().map(settling).collect()),
+    let (memory, dispute, verdicts) = match memory.certainty {
+        Certainty::Settling => {
+            let verdicts: Vec<Verdict> = claims.iter().map(settling).collect();
+            (memory, Dispute::None, verdicts)
+        }
         Certainty::Settled => settled(rules, memory, claims),
     };
     let primary = verdicts
@@ -91,14 +117,15 @@ pub(super) fn rule(rules: Rules, memory: Memory, claims: &[Claim]) -> Ruling {
         primary,
         verdicts,
         alarms,
+        dispute,
     }
 }
 
-fn settled(rules: Rules, memory: Memory, claims: &[Claim]) -> (Memory, Vec<Verdict>) {
+fn settled(rules: Rules, memory: Memory, claims: &[Claim]) -> (Memory, Dispute, Vec<Verdict>) {
     let bench = Bench::new(rules, memory, claims);
     let verdicts = claims.iter().enumerate();
     let verdicts = verdicts.map(|(index, claim)| bench.verdict(index, claim));
-    (bench.memory, verdicts.collect())
+    (bench.memory, bench.dispute, verdicts.collect())
 }
 
 /// Decides which cluster this is, once nobody is unheard.
@@ -139,8 +166,7 @@ struct Bench {
     rules: Rules,
     memory: Memory,
     seat: Seat,
-    /// A higher timeline was seen, and a primary that answers and has replicas streaming.
-    is_disputed: bool,
+    dispute: Dispute,
     /// The seated node answers, and a replica receives its timeline.
     is_followed: bool,
 }
@@ -151,7 +177,8 @@ impl Bench {
         let told = claims.iter().filter(ours);
         let told = told.filter_map(|node| node.word.timeline()).max();
         let told = told.unwrap_or(0);
-        let is_disputed = is_disputed(rules, memory, told, claims);
+        let dispute = dispute(rules, memory, told, claims);
+        let is_disputed = dispute != Dispute::None;
         let vouched = vouched(memory, claims).filter(|_| is_disputed);
         let highest = match (is_disputed, vouched) {
             (false, _) => memory.highest.max(told),
@@ -175,7 +202,7 @@ impl Bench {
             rules,
             memory,
             seat,
-            is_disputed,
+            dispute,
             is_followed,
         }
     }
@@ -212,7 +239,7 @@ impl Bench {
                     false => (Role::Primary, None),
                 }
             }
-            Word::Writing(_) if self.is_disputed => fenced(Reason::Disputed),
+            Word::Writing(_) if self.dispute != Dispute::None => fenced(Reason::Disputed),
             Word::Writing(_) => fenced(Reason::Conflict),
         }
     }
@@ -230,10 +257,49 @@ impl Bench {
     }
 }
 
-/// Whether the highest timeline is one that nobody may follow yet: neither the operator nor a source says so.
-fn is_disputed(rules: Rules, memory: Memory, told: u32, claims: &[Claim]) -> bool {
+/// Neither the operator nor a source says that `told` is to be followed, and a primary below it goes on.
+fn dispute(rules: Rules, memory: Memory, told: u32, claims: &[Claim]) -> Dispute {
     let is_vouched = vouched(memory, claims).is_some_and(|(_, timeline)| timeline == told);
-    !rules.trust_promotion && !is_vouched && is_defended(memory, told, claims)
+    if rules.trust_promotion || is_vouched {
+        return Dispute::None;
+    }
+    let is_settled = || claims.iter().any(|node| receives(memory, told, node));
+    let goes_on = olds(memory, told, claims).any(|(node, timeline)| {
+        let streams = claims.iter().any(|it| receives(memory, timeline, it));
+        node.standing == Standing::Serving && streams
+    });
+    if goes_on {
+        return Dispute::Open;
+    }
+    if rules.earlier == Earlier::Agreed || is_settled() {
+        return Dispute::None;
+    }
+    let standings = || olds(memory, told, claims).map(|(node, _)| node.standing);
+    let answers = |standing| matches!(standing, Standing::Serving | Standing::Draining);
+    let restarts = |standing| {
+        standing == Standing::Gone(Reason::Refused)
+            || standing == Standing::Gone(Reason::StartingUp)
+    };
+    match () {
+        () if standings().any(answers) => Dispute::Open,
+        () if rules.earlier == Earlier::Disputed && standings().any(restarts) => {
+            Dispute::Restarting
+        }
+        () => Dispute::None,
+    }
+}
+
+/// Writers below `told` that were not left behind before, and their timelines.
+fn olds(memory: Memory, told: u32, claims: &[Claim]) -> impl Iterator<Item = (&Claim, u32)> {
+    let ours = claims
+        .iter()
+        .filter(move |n| n.system_id == memory.system_id);
+    ours.filter_map(move |node| match node.word {
+        Word::Writing(timeline) if (memory.highest..told).contains(&timeline) => {
+            Some((node, timeline))
+        }
+        _ => None,
+    })
 }
 
 /// The writable node that a source calls the leader, and its timeline. One that was left behind before is none: a
@@ -245,18 +311,6 @@ fn vouched(memory: Memory, claims: &[Claim]) -> Option<(usize, u32)> {
             (node.system_id == memory.system_id).then_some((index, timeline))
         }
         _ => None,
-    })
-}
-
-/// Whether a primary below `told` still answers and has a replica streaming. One that was left behind before is none.
-fn is_defended(memory: Memory, told: u32, claims: &[Claim]) -> bool {
-    claims.iter().any(|node| match node.word {
-        Word::Writing(timeline) => {
-            let answers = node.standing == Standing::Serving && node.system_id == memory.system_id;
-            let open = (memory.highest..told).contains(&timeline);
-            open && answers && claims.iter().any(|other| receives(memory, timeline, other))
-        }
-        _ => false,
     })
 }
 

@@ -288,11 +288,21 @@ fn a_promotion_beside_a_primary_that_answers_and_streams_holds_writes() {
 }
 
 #[test]
-fn a_disputed_promotion_is_followed_once_the_old_primary_or_its_replicas_have_gone() {
+fn a_disputed_promotion_is_followed_once_the_old_primary_is_gone_or_its_replicas_follow_the_other()
+{
     let gone: [fn(&mut Sim) -> &Topology; 3] = [
-        |sim| sim.loses(0, Dial::Refused),
+        |sim| {
+            sim.tell(0, Fact::LinkLost);
+            sim.now += PATIENCE;
+            sim.tell(0, Fact::Dial(Dial::TimedOut))
+        },
         |sim| sim.answers(2, replaying(2)),
-        |sim| sim.loses(2, Dial::Refused),
+        |sim| {
+            sim.loses(0, Dial::Refused);
+            assert_eq!(sim.last.primary, None, "it may be restarting");
+            sim.now += SETTLE;
+            sim.answers(1, writing(2))
+        },
     ];
     for gone in gone {
         let mut sim = stray();
@@ -312,6 +322,30 @@ fn a_disputed_promotion_that_is_taken_back_leaves_the_primary_as_it_was() {
     assert_eq!(sim.last.primary, None, "its last word stands");
     sim.answers(1, replaying(1));
     assert_eq!((sim.last.primary, &sim.last.alarms[..]), (Some(0), &[][..]));
+}
+
+#[test]
+fn a_restart_of_the_primary_does_not_decide_a_dispute() {
+    let mut sim = stray();
+    let silent = Wal::Replaying {
+        timeline: None,
+        replay: None,
+    };
+    sim.loses(0, Dial::NotNow);
+    sim.answers(2, silent);
+    sim.answers(1, writing(2));
+    assert_eq!(sim.last.primary, None);
+    sim.answers(0, writing(1));
+    // Its replica takes longer to come back than the restart did.
+    sim.now += SETTLE * 2;
+    sim.answers(1, writing(2));
+    assert_eq!(sim.last.primary, None);
+    sim.loses(2, Dial::Refused);
+    sim.answers(1, writing(2));
+    assert_eq!(sim.last.primary, None);
+    assert_eq!(sim.last.alarms, [Alarm::NoPrimary, Alarm::StrayPromotion]);
+    sim.answers(1, replaying(1));
+    assert_eq!(sim.last.primary, Some(0));
 }
 
 #[test]
