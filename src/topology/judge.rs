@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    Alarm, NodeView, Topology,
-    facts::Fact,
+    Alarm, Freshness, NodeView, Role, Topology,
+    facts::{Answer, Fact, Wal},
+    freshness::{Line, Samples},
     record::{Record, Word},
     ruling::{self, Certainty, Claim, Dispute, Earlier, Memory, Ruling, Verdict},
     source,
@@ -67,6 +68,8 @@ pub(super) struct Judge {
     number: u64,
     primary: Option<usize>,
     alarms: Vec<Alarm>,
+    /// Of the primary.
+    samples: Samples,
     /// For `NodeId` and `generation`: grows only.
     next: u64,
 }
@@ -91,6 +94,7 @@ impl Judge {
             number: 0,
             primary: None,
             alarms: Vec::new(),
+            samples: Samples::default(),
             next: 1,
         }
     }
@@ -147,11 +151,65 @@ impl Judge {
     /// Takes in a fact learned at `now`; returns the next snapshot if the fact changed anything that a snapshot shows.
     /// A fact about a node that was removed is nothing.
     pub fn observe(&mut self, node: NodeId, now: Instant, fact: Fact) -> Option<Topology> {
-        let entry = self.entries.iter_mut().find(|entry| entry.id == node)?;
-        entry.record.observe(now, fact, self.rules.patience);
+        let index = self.entries.iter().position(|entry| entry.id == node)?;
+        let entry = &mut self.entries[index];
+        entry.record.observe(now, fact.clone(), self.rules.patience);
         entry.view.position.set_insert(entry.record.insert());
         entry.view.position.set_replay(entry.record.replay());
-        self.apply_ruling(now).then(|| self.snapshot())
+        let changed = self.apply_ruling(now);
+        self.note_freshness(index, &fact);
+        changed.then(|| self.snapshot())
+    }
+
+    /// What a fact proves of how fresh its node is, or what samples it gives to measure others by.
+    fn note_freshness(&mut self, index: usize, fact: &Fact) {
+        // While there is none, nothing newer is written: what was proven stays true.
+        if let Some(primary) = self.primary
+            && self.samples.follow(line(&self.entries[primary]))
+        {
+            self.entries.iter().for_each(|e| e.view.freshness.void());
+        }
+        let view = &self.entries[index].view;
+        match fact {
+            Fact::Answer(Answer {
+                asked,
+                wal: Wal::Writing { insert, .. },
+                ..
+            }) => {
+                view.freshness.void();
+                if self.primary == Some(index) {
+                    self.samples.note(*asked, *insert);
+                }
+            }
+            Fact::Answer(Answer {
+                asked,
+                system_id,
+                wal: Wal::Replaying { replay, .. },
+                ..
+            }) => {
+                let timeline = view.timeline;
+                self.samples
+                    .prove(&view.freshness, *system_id, timeline, *asked, *replay);
+            }
+            // Until the next answer it may have been restarted in its own past.
+            Fact::LinkLost => view.freshness.void(),
+            Fact::Dial(_) => {}
+        }
+    }
+
+    /// Whether `node` is a replica in rotation that `lags`, or the primary while one does.
+    pub fn waits_for(&self, node: NodeId, lags: impl Fn(&Freshness) -> bool) -> bool {
+        let lagging = |entry: &Entry| {
+            entry.view.role == Role::Replica && entry.view.is_up() && lags(&entry.view.freshness)
+        };
+        let primary = self.primary.map(|primary| self.entries[primary].id);
+        match primary == Some(node) {
+            true => self.entries.iter().any(lagging),
+            false => self
+                .entries
+                .iter()
+                .any(|entry| entry.id == node && lagging(entry)),
+        }
     }
 
     fn next_snapshot(&mut self, now: Instant) -> Topology {
@@ -267,6 +325,15 @@ impl Judge {
             self.start = Start::Cold(now + self.rules.settle);
         }
     }
+}
+
+/// The line of WAL that the primary writes.
+fn line(primary: &Entry) -> Option<Line> {
+    Some(Line {
+        generation: primary.view.generation,
+        timeline: primary.view.timeline?,
+        system_id: primary.view.system_id?,
+    })
 }
 
 fn take(next: &mut u64) -> u64 {

@@ -11,6 +11,7 @@
 
 pub mod balance;
 mod facts;
+mod freshness;
 mod judge;
 mod link;
 mod patroni;
@@ -31,6 +32,7 @@ use std::{
     time::Instant,
 };
 
+pub use freshness::{Demand, Freshness, Moment};
 pub use link::{Driver, Login};
 pub use source::named_nodes;
 pub use watch::{Evidence, Handle, Watcher, spawn};
@@ -231,6 +233,8 @@ pub struct NodeView {
     pub load: Arc<Load>,
     /// Moves between snapshots, with each probe.
     pub position: Arc<Position>,
+    /// Of a replica. Moves as well.
+    pub freshness: Arc<Freshness>,
 }
 
 impl NodeView {
@@ -248,6 +252,7 @@ impl NodeView {
             generation: 0,
             load: Arc::default(),
             position: Arc::default(),
+            freshness: Arc::default(),
         }
     }
 

@@ -49,6 +49,8 @@ const SHORTEST_PAUSE: Duration = FIRST_PAUSE;
 pub(super) struct Settings {
     login: Login,
     interval: Duration,
+    /// While sessions wait for a fresh replica.
+    busy_interval: Duration,
     timeout: Duration,
 }
 
@@ -57,6 +59,7 @@ impl Settings {
         Ok(Settings {
             login: Login::new(config)?,
             interval: config.probe.interval,
+            busy_interval: config.probe.busy_interval,
             timeout: config.probe.timeout,
         })
     }
@@ -154,16 +157,25 @@ impl Probe {
                 ControlFlow::Continue(())
             }
             Some(Ok(dial)) = visit.knock.join_next() => self.handle_knock(dial, link, visit).await,
+            () = self.reporter.hurry() => {
+                let busy_interval = self.settings.load().busy_interval;
+                visit.next_ask = visit.next_ask.min(visit.asked + busy_interval);
+                ControlFlow::Continue(())
+            }
             () = link.ended() => ControlFlow::Break(()),
         }
     }
 
     async fn ask(&self, link: &mut Link, visit: &mut Visit) -> ControlFlow<()> {
         let settings = self.settings.load_full();
-        visit.next_ask = Instant::now() + settings.interval;
+        visit.asked = Instant::now();
+        visit.next_ask = visit.asked + settings.interval;
         match timeout(settings.timeout, link.ask()).await {
             Ok(Ok(answer)) => {
                 self.tell_answer(answer);
+                if self.reporter.must_hurry() {
+                    visit.next_ask = visit.asked + settings.busy_interval;
+                }
                 ControlFlow::Continue(())
             }
             Ok(Err(_)) | Err(_) => ControlFlow::Break(()),
@@ -227,6 +239,8 @@ impl Probe {
 
 /// What is due on a link.
 struct Visit {
+    /// When the last question was asked.
+    asked: Instant,
     next_ask: Instant,
     next_knock: Instant,
     knock: JoinSet<Dial>,
@@ -236,6 +250,7 @@ impl Visit {
     fn new() -> Self {
         let now = Instant::now();
         Visit {
+            asked: now,
             next_ask: now,
             next_knock: now + KNOCK_INTERVAL,
             knock: JoinSet::new(),

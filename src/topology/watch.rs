@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Reason, Topology,
+    Demand, Reason, Topology,
     facts::Fact,
     judge::{Judge, NodeId, Rules},
     probe::{self, Settings},
@@ -162,6 +162,11 @@ impl Handle {
         let probes = lock(&self.probes);
         let named = probes.values().filter(|probe| probe.name == node);
         named.for_each(|probe| probe.wake.notify_one());
+    }
+
+    /// Where sessions say how fresh they need a replica to be.
+    pub fn demand(&self) -> Arc<Demand> {
+        self.shared.demand.clone()
     }
 
     /// Round-trip times of each node's probes, by name.
@@ -349,6 +354,21 @@ impl Reporter {
     pub fn note_latency(&self, time: Duration) {
         self.latency.record(time);
     }
+
+    /// Returns when sessions want the node looked at more often.
+    pub async fn hurry(&self) {
+        loop {
+            self.shared.demand.raised().await;
+            if self.must_hurry() {
+                return;
+            }
+        }
+    }
+
+    /// Whether sessions wait for this replica, or for what this primary says.
+    pub fn must_hurry(&self) -> bool {
+        self.shared.must_hurry(self.node)
+    }
 }
 
 /// The judge and what it published.
@@ -358,6 +378,7 @@ pub(super) struct Shared {
     states: watch::Sender<Option<State>>,
     published: Arc<ArcSwap<Topology>>,
     numbers: watch::Sender<u64>,
+    demand: Arc<Demand>,
 }
 
 impl Shared {
@@ -367,6 +388,7 @@ impl Shared {
             judge: Mutex::new(judge),
             published: Arc::default(),
             numbers: watch::Sender::new(0),
+            demand: Arc::default(),
         }
     }
 
@@ -404,6 +426,11 @@ impl Shared {
             }
             news
         });
+    }
+
+    fn must_hurry(&self, node: NodeId) -> bool {
+        let judge = lock(&self.judge);
+        judge.waits_for(node, |freshness| !self.demand.is_met_by(freshness))
     }
 
     fn set_nodes(&self, nodes: &[config::Node], rules: Rules) -> Vec<NodeId> {
