@@ -48,7 +48,7 @@ use crate::{
         registry::Signal,
         schema::SchemaEpoch,
     },
-    topology::{self, Evidence, NodeView, Topology},
+    topology::{self, Evidence, Moment, NodeView, Topology},
     wire::cancel_key::CancelKey,
 };
 
@@ -524,6 +524,10 @@ impl Outside for Ear {
             // A worker that has ended has no idle servers.
             let _ = worker.send(Message::ClearDatabases);
         }
+    }
+
+    fn want_fresh(&self, as_of: Moment) {
+        self.common.topology.demand().raise(as_of);
     }
 
     fn report(&self, node: &str, evidence: Evidence) {

@@ -31,7 +31,7 @@ impl Ports {
         let offsets = (15_000..24_000).step_by(2);
         let start = std::process::id() as usize % 4000;
         let mut found = offsets.skip(start).filter_map(|offset| {
-            let leases = [5000, 5001, 7000].map(|base| near(base, offset));
+            let leases = [5000, 5001, 6432, 7000].map(|base| near(base, offset));
             let leases: Option<Vec<PortLease>> = leases.into_iter().collect();
             leases.map(|_leases| Ports { offset, _leases })
         });

@@ -42,7 +42,7 @@ use crate::{
         class::Place,
         effects::Names,
     },
-    topology::{self, Login},
+    topology::{self, AtomicMoment, Login, Moment},
 };
 
 /// How often a catalogue is looked at without a reason.
@@ -172,6 +172,8 @@ pub struct Database {
     /// The first reading has ended, well or not.
     was_read: watch::Sender<bool>,
     wake: Notify,
+    /// When the last write through this proxy ended, as far as sessions were asked to tell.
+    last_write: AtomicMoment,
 }
 
 /// A judged catalogue, and what it is true of.
@@ -196,6 +198,7 @@ impl Database {
             rules_changed: AtomicBool::new(false),
             was_read: watch::Sender::new(false),
             wake: Notify::new(),
+            last_write: AtomicMoment::default(),
         }
     }
 
@@ -223,6 +226,16 @@ impl Database {
             current: current && self.changing.load(SeqCst) == 0,
             epoch,
         }
+    }
+
+    /// When the last write of any session ended that [`Database::note_write`] was told of.
+    pub fn last_write(&self) -> Moment {
+        self.last_write.load()
+    }
+
+    /// A session's write has ended.
+    pub fn note_write(&self, at: Moment) {
+        self.last_write.raise(at);
     }
 
     /// To be compared: a verdict holds while it stays the same.

@@ -72,7 +72,8 @@ impl Labelled {
     /// Rare events only: a search, and the first time of a label takes locks.
     fn one(&self, value: &'static str) {
         let mut counts = self.counts.borrow_mut();
-        if let Some((_, count)) = counts.iter().find(|(known, _)| *known == value) {
+        let is_same = |known: &str| std::ptr::eq(known, value) || known == value;
+        if let Some((_, count)) = counts.iter().find(|(known, _)| is_same(known)) {
             return count.one();
         }
         let label = Some((self.label, value));
@@ -131,6 +132,8 @@ pub struct WorkerCounters {
     pub settings_applied: Count,
     /// Questions to servers at rest: what is set there, and what is left.
     pub audits: Count,
+    /// Reads that were sent again elsewhere, since a replica could not answer them.
+    pub repeats: Count,
     pub logins: Count,
     pub login_failures: Count,
     pub server_dials: Count,
@@ -149,6 +152,7 @@ pub struct WorkerCounters {
     pub query_time: LocalHistogram,
     pins: Labelled,
     pinned: LabelledGauge,
+    routes: Labelled,
     errors: Labelled,
     shared_checkout_wait: Arc<Histogram>,
     shared_query_time: Arc<Histogram>,
@@ -200,6 +204,10 @@ impl WorkerCounters {
                 "pgsluice_audits_total",
                 "Questions to servers about what a session left on them.",
             ),
+            repeats: count(
+                "pgsluice_reads_repeated_total",
+                "Reads sent again elsewhere, since a replica could not answer them.",
+            ),
             logins: count("pgsluice_logins_total", "Clients logged in."),
             login_failures: count("pgsluice_login_failures_total", "Clients refused at login."),
             server_dials: count("pgsluice_server_dials_total", "Server connections tried."),
@@ -228,6 +236,11 @@ impl WorkerCounters {
                 label: "reason",
                 gauges: RefCell::default(),
             },
+            routes: labelled(
+                "pgsluice_routed_total",
+                "reason",
+                "Batches on split listeners: for `read` to a replica, for every other reason to the primary.",
+            ),
             errors: labelled(
                 "pgsluice_errors_total",
                 "kind",
@@ -257,6 +270,11 @@ impl WorkerCounters {
         self.pins.one(reason);
     }
 
+    /// A batch on a split listener went where it belongs.
+    pub fn count_route(&self, reason: &'static str) {
+        self.routes.one(reason);
+    }
+
     /// The proxy itself gave an error of this kind.
     pub fn count_error(&self, kind: Kind) {
         self.errors.one(kind.label());
@@ -267,12 +285,13 @@ impl WorkerCounters {
     pub fn publish(&self) {
         self.counts().iter().for_each(|count| count.publish());
         self.pins.publish();
+        self.routes.publish();
         self.errors.publish();
         self.checkout_wait.drain_into(&self.shared_checkout_wait);
         self.query_time.drain_into(&self.shared_query_time);
     }
 
-    fn counts(&self) -> [&Count; 18] {
+    fn counts(&self) -> [&Count; 19] {
         [
             &self.queries,
             &self.transactions,
@@ -284,6 +303,7 @@ impl WorkerCounters {
             &self.checkout_waits,
             &self.settings_applied,
             &self.audits,
+            &self.repeats,
             &self.logins,
             &self.login_failures,
             &self.server_dials,

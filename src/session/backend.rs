@@ -1,6 +1,6 @@
 //! What the server's messages mean: what the client sees, when the server is free again.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use super::{
     Link, Session,
@@ -9,6 +9,7 @@ use super::{
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
+    split::Refused,
     statement,
     told::another,
     welcome::told_by_route,
@@ -17,7 +18,7 @@ use crate::{
     config::Route,
     error::{Error, Kind},
     server::{connection::Parameters, statements::PREFIX},
-    topology::Evidence,
+    topology::{Evidence, Moment},
     wire::{
         TransactionStatus, Violation,
         cursor::Cursor,
@@ -56,7 +57,11 @@ impl Session {
                 return Err(Step::ServerEnded(ServerEnd::ShutDown(words)));
             }
             let shown = self.receive(frame, first)?;
+            if self.split.is_some() && shown == Show::Client && frame.tag != b'E' {
+                self.note_reply(frame.tag);
+            }
             match frame.tag {
+                _ if self.is_to_repeat() && frame.tag != b'S' => self.withhold(frame),
                 _ if shown == Show::Own => self.own_reply(frame)?,
                 b'S' => self.parameter_changed(frame)?,
                 b'E' => self.error_reported(frame, shown),
@@ -67,6 +72,11 @@ impl Session {
                 b'A' => self.notified(frame),
                 b'C' => self.completed(frame, shown),
                 _ => self.show(frame, shown),
+            }
+            if frame.tag == b'Z' && self.is_to_repeat() {
+                self.release();
+                self.resend();
+                return Ok(());
             }
             if frame.tag == b'Z' && shown == Show::Client {
                 self.ready();
@@ -263,9 +273,14 @@ impl Session {
         let report = Report::parse_start(self.reply_body(frame));
         let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
         let sqlstate = report.sqlstate.unwrap_or_default();
+        let again = Refused::of(&report, &sqlstate, fatal).again();
         let refused = matches!(&sqlstate, b"42501" | b"55P02");
         if let Some(message) = refused.then(|| report.message.to_ascii_lowercase()) {
             self.refused_to_set(&message);
+        }
+        if shown == Show::Client && self.repeats_after_error(again) {
+            self.report_evidence(Evidence::from_sqlstate(&sqlstate).filter(|_| fatal));
+            return self.withhold(frame);
         }
         if fatal {
             self.server_fatal = true;
@@ -285,6 +300,13 @@ impl Session {
         match renamed {
             Some(renamed) => self.show_instead(frame, &renamed),
             None => self.show_error(frame, &sqlstate),
+        }
+    }
+
+    /// A part of an answer that another node is to give.
+    fn withhold(&mut self, frame: Frame) {
+        if let Some(buffer) = &mut self.to_client {
+            buffer.discard(frame.len);
         }
     }
 
@@ -344,6 +366,14 @@ impl Session {
             return;
         };
         let status = server.pipeline.status();
+        let now = Instant::now();
+        if self.split.is_some() {
+            let is_quiet = server.pipeline.is_quiet();
+            self.note_ready(Moment::of(now), is_quiet);
+        }
+        let Link::Held { server, .. } = &self.link else {
+            return;
+        };
         if status == TransactionStatus::Idle && self.schema.end() {
             self.context.schema.advance();
             if self.schema == SchemaTrace::Lasting {
@@ -361,7 +391,7 @@ impl Session {
             if status == TransactionStatus::Idle {
                 self.sets = Sets::None;
             }
-            let time = server.asked.elapsed();
+            let time = now.saturating_duration_since(server.asked);
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;
             self.end_keeping();

@@ -3,8 +3,25 @@
 //! A verdict is good for the state of the catalogue that it was given in, and is given anew for a statement that was
 //! parsed in another. What ran under one that ended meanwhile keeps its server.
 
-use super::{Link, Session, statement::Statement, texts::Text};
+use super::{Link, Session, shapes::Purpose, statement::Statement, texts::Text};
 use crate::{catalogues::Reading, route::effects::Names, wire::cursor::Cursor};
+
+impl Session {
+    /// Whether the client's unnamed statement is a proven read.
+    pub(super) fn is_read_unnamed(&self) -> bool {
+        let statement = self.unnamed.statement.as_ref();
+        statement.is_some_and(|s| s.is_read() && !self.is_outdated(s))
+    }
+
+    /// The same for a named one.
+    pub(super) fn is_read_named(&self, name: &[u8]) -> bool {
+        let Some(named) = self.prepared.find(name) else {
+            return false;
+        };
+        self.judge_again(&named.text);
+        named.text.statement.borrow().is_read()
+    }
+}
 
 /// A state of what is known of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,32 +77,44 @@ impl Session {
     /// Reads a text with what is known of the database that the held server is in.
     pub(super) fn statement(&self, text: &[u8]) -> Statement {
         let shapes = &self.context.shapes;
+        let purpose = match self.split {
+            None => Purpose::Pooling,
+            Some(_) => Purpose::Routing,
+        };
         match self.read_catalogue() {
             Some(reading) => {
                 let judged = Judged::by(&reading);
-                shapes.digest(text, &self.reading, Some(reading.state()), || {
-                    Statement::of(text, &self.reading, reading.names(), judged)
+                shapes.digest(text, &self.reading, Some(reading.state()), purpose, || {
+                    purpose.read(text, &self.reading, reading.names(), judged)
                 })
             }
-            None => shapes.digest(text, &self.reading, None, || {
-                Statement::of(text, &self.reading, Names::BuiltIn, Judged::NOT)
+            None => shapes.digest(text, &self.reading, None, purpose, || {
+                purpose.read(text, &self.reading, Names::BuiltIn, Judged::NOT)
             }),
         }
     }
 
     #[inline]
-    fn read_catalogue(&self) -> Option<Reading> {
-        match &self.link {
-            Link::Held { server, .. } => Some(self.identity.database().read(server.generation)),
-            _ => None,
-        }
+    pub(super) fn read_catalogue(&self) -> Option<Reading> {
+        let generation = match &self.link {
+            // What is visited is as fresh as the catalogue.
+            Link::Held { server, .. } if !self.is_visiting() => server.generation,
+            _ => self.context.primary_generation()?,
+        };
+        Some(self.identity.database().read(generation))
     }
 
     /// Whether a verdict was given in another state than the present.
     #[inline]
     fn is_outdated(&self, statement: &Statement) -> bool {
+        // Within a visit what was read ahead counts.
+        if self.is_visiting() {
+            return false;
+        }
         let reading = self.read_catalogue();
-        reading.is_some_and(|reading| Judged::by(&reading) != statement.judged)
+        let is_judged_by = |reading: &Reading| Judged::by(reading) == statement.judged;
+        let lacks_class = self.split.is_some() && statement.class.is_none();
+        (lacks_class || !reading.as_ref().is_none_or(is_judged_by))
             && *statement != Statement::TOO_LONG
     }
 
@@ -131,9 +160,10 @@ impl Session {
         if self.reliance == Reliance::None {
             return;
         }
-        if !self.reliance.holds(self.identity.database().epoch()) {
+        let holds = self.reliance.holds(self.identity.database().epoch());
+        self.reliance = Reliance::None;
+        if !holds {
             self.pin("opaque_function");
         }
-        self.reliance = Reliance::None;
     }
 }

@@ -11,6 +11,7 @@ use super::{
     outcome::Flight,
     registry::Activity,
     relay::Step,
+    split::Aim,
     statement,
     welcome::told_by_route,
 };
@@ -34,12 +35,17 @@ impl Session {
     /// # Errors
     /// `Step::WantsServer`: there is none, and the session must wait for one.
     pub(super) fn take_idle_server(&mut self) -> std::result::Result<(), Step> {
+        let aim = self.take_aim();
         let pool = self
             .context
-            .choose(&self.identity, &self.listener)
+            .choose(&self.identity, &self.listener, aim)
             .map_err(|_| Step::WantsServer(None))?;
         match pool.try_checkout(self.entry.id, &self.settings) {
-            Some(server) => self.hold(server, pool),
+            Some(server) if aim.may_be_served_by(&server, &pool) => self.hold(server, pool),
+            Some(server) => {
+                pool.checkin(server);
+                return Err(Step::WantsServer(None));
+            }
             // Another choice would be the next one's turn, and a node without idle servers would never get any.
             None => return Err(Step::WantsServer(Some(pool))),
         }
@@ -53,8 +59,8 @@ impl Session {
         self.entry.take_cancelled();
         let (context, identity) = (self.context.clone(), self.identity.clone());
         let (listener, id) = (self.listener.clone(), self.entry.id);
-        let settings = self.settings.clone();
-        let waiting = checkout(&context, &identity, &listener, id, &settings, pool);
+        let (settings, aim) = (self.settings.clone(), self.aim());
+        let waiting = checkout(&context, &identity, &listener, id, &settings, aim, pool);
         let since = Instant::now();
         let granted = self.unless_interrupted(waiting).await;
         self.context.counters.checkout_waits.one();
@@ -76,6 +82,9 @@ impl Session {
         self.hold = self.hold.wrapping_add(1).max(1);
         self.server_fatal = false;
         self.flight = Flight::Nothing;
+        if self.split.is_some() {
+            self.begin_visit(&pool);
+        }
         self.begin_to_keep();
         self.entry.hold(Some(server.backend.clone()));
         self.entry
@@ -156,13 +165,14 @@ pub(super) async fn checkout(
     listener: &Listener,
     session: u64,
     settings: &Settings,
+    mut aim: Aim,
     mut chosen: Option<Rc<Pool>>,
 ) -> Result<(Box<Server>, Rc<Pool>)> {
     let mut search = Search::new(context);
     loop {
         let choice = chosen
             .take()
-            .map_or_else(|| context.choose(identity, listener), Ok);
+            .map_or_else(|| context.choose(identity, listener, aim), Ok);
         let pool = match choice {
             Ok(pool) => pool,
             Err(none) => {
@@ -171,12 +181,21 @@ pub(super) async fn checkout(
             }
         };
         if let Some(server) = pool.try_checkout(session, settings) {
-            return Ok((server, pool));
+            if aim.may_be_served_by(&server, &pool) {
+                return Ok((server, pool));
+            }
+            pool.checkin(server);
+            aim = Aim::Primary;
+            continue;
         }
         match pool.wait().await {
-            Ok(Grant::Server(mut server)) => {
+            Ok(Grant::Server(mut server)) if aim.may_be_served_by(&server, &pool) => {
                 server.assign(session);
                 return Ok((server, pool));
+            }
+            Ok(Grant::Server(server)) => {
+                pool.checkin(server);
+                aim = Aim::Primary;
             }
             Ok(Grant::Failed(error)) => search.dial_failed(error).await?,
             Ok(Grant::Reroute) | Err(_) => {}

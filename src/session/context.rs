@@ -13,7 +13,13 @@ use std::{
 use tokio::sync::{Notify, futures::Notified};
 
 use super::{
-    blocks::Blocks, registry::Registry, schema::SchemaEpoch, shapes::Shapes, texts::Texts,
+    blocks::Blocks,
+    learned::Learned,
+    registry::Registry,
+    schema::SchemaEpoch,
+    shapes::Shapes,
+    split::{Aim, Need},
+    texts::Texts,
 };
 use crate::{
     catalogues::Database,
@@ -25,7 +31,7 @@ use crate::{
         pools::Pools,
         profile::{Access, Profile},
     },
-    topology::{Evidence, NodeView, Role, Topology, balance},
+    topology::{Evidence, Moment, NodeView, Role, Topology, balance},
     wire::cancel_key::CancelKey,
 };
 
@@ -39,6 +45,8 @@ pub struct Context {
     /// Statements by their shapes.
     pub shapes: Shapes,
     pub schema: SchemaEpoch,
+    /// Of reads on replicas.
+    pub learned: Learned,
     pub counters: Rc<WorkerCounters>,
     identities: RefCell<HashMap<Arc<Profile>, Weak<Identity>>>,
     topology: RefCell<Arc<Topology>>,
@@ -58,6 +66,8 @@ pub trait Outside {
     fn clear_databases(&self);
     /// What the catalogue of the database of this name shows: the same for all sessions.
     fn database(&self, name: &str) -> Arc<Database>;
+    /// A session could read from replicas that are fresh as of this moment.
+    fn want_fresh(&self, as_of: Moment);
     /// A server ended, or could not be had.
     fn report(&self, node: &str, evidence: Evidence);
     /// What a client cancels this session with: the given pid, or one of the proxy's own.
@@ -163,6 +173,7 @@ impl Context {
             texts: Texts::default(),
             shapes: Shapes::default(),
             schema,
+            learned: Learned::default(),
             counters,
             identities: RefCell::default(),
             topology: RefCell::new(topology),
@@ -215,26 +226,70 @@ impl Context {
         node.filter(|n| n.is_up()).cloned().ok_or(none)
     }
 
+    /// The generation of the node that gets writes; None while there is none.
+    pub fn primary_generation(&self) -> Option<u64> {
+        let topology = self.topology.borrow();
+        topology.primary().map(|primary| primary.generation)
+    }
+
     /// The pool that a session of `identity` on `listener` is to use now.
     ///
     /// # Errors
-    /// No node can serve the listener's route just now.
+    /// No node can serve the listener's route, or the aim, just now.
     #[inline]
-    pub fn choose(&self, identity: &Identity, listener: &Listener) -> Result<Rc<Pool>, NoPool> {
+    pub fn choose(
+        &self,
+        identity: &Identity,
+        listener: &Listener,
+        aim: Aim,
+    ) -> Result<Rc<Pool>, NoPool> {
         let topology = self.topology.borrow();
-        match listener.route {
-            Route::Primary | Route::Split => {
-                let node = topology
-                    .primary
-                    .filter(|&n| topology.nodes[n].is_up())
-                    .ok_or(NoPool::NoPrimary)?;
-                if self.is_paused(&topology.nodes[node]) {
-                    return Err(NoPool::Paused);
-                }
-                Ok(identity.pool(&self.pools, &topology, node, &identity.full))
+        match (aim, listener.route) {
+            (Aim::Fresh(need), _) => match self.choose_fresh(identity, &need, &topology) {
+                Some(pool) => Ok(pool),
+                None => self.choose_primary(identity, &topology),
+            },
+            (Aim::Other(generation), _) => {
+                let is_other = |node: &NodeView| node.generation != generation;
+                let pool = self.choose_among(identity, &topology, is_other);
+                pool.ok_or(NoPool::NoReplica)
             }
-            Route::Replica => self.choose_replica(identity, listener.primary, &topology),
+            (Aim::Listener, Route::Replica) => {
+                self.choose_replica(identity, listener.primary, &topology)
+            }
+            _ => self.choose_primary(identity, &topology),
         }
+    }
+
+    fn choose_primary(&self, identity: &Identity, topology: &Topology) -> Result<Rc<Pool>, NoPool> {
+        let primary = topology.primary.filter(|&n| topology.nodes[n].is_up());
+        let node = primary.ok_or(NoPool::NoPrimary)?;
+        if self.is_paused(&topology.nodes[node]) {
+            return Err(NoPool::Paused);
+        }
+        Ok(identity.pool(&self.pools, topology, node, &identity.full))
+    }
+
+    fn choose_fresh(
+        &self,
+        identity: &Identity,
+        need: &Need,
+        topology: &Topology,
+    ) -> Option<Rc<Pool>> {
+        let now = Moment::now();
+        self.choose_among(identity, topology, |node| need.is_met_by(node, now))
+    }
+
+    /// A replica that is in rotation and `takes` the read.
+    fn choose_among(
+        &self,
+        identity: &Identity,
+        topology: &Topology,
+        takes: impl Fn(&NodeView) -> bool,
+    ) -> Option<Rc<Pool>> {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let node = balance::choose_replica(topology, takes, spread(turn))?;
+        Some(identity.pool(&self.pools, topology, node, &identity.full))
     }
 
     fn choose_replica(

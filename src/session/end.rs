@@ -51,6 +51,7 @@ impl Session {
 
     /// The held server is lost. False when that ends the session.
     pub(super) async fn server_ended(&mut self, end: ServerEnd) -> bool {
+        let repeats = self.repeats_after_loss(&end);
         let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) else {
             return true;
         };
@@ -64,6 +65,13 @@ impl Session {
         let (node, place) = (pool.view(), self.place_of(&pool));
         let generation = server.generation;
         let pipeline = pool.close(server);
+        if repeats {
+            self.tell_loss(&node.config.name, &end);
+            self.question = None;
+            self.resend();
+            return true;
+        }
+        self.end_visit();
         if self.server_fatal {
             self.say_goodbye(End::Told).await;
             return false;
@@ -86,15 +94,12 @@ impl Session {
                 tracing::warn!(%error, "closed a server");
                 Verdict::Ended(error)
             }
-            ServerEnd::Gone(detail) => {
-                tracing::debug!(node = node.config.name, detail, "lost a server");
-                self.context
-                    .outside
-                    .report(&node.config.name, Evidence::Eof);
+            ServerEnd::Gone(_) => {
+                self.tell_loss(&node.config.name, &end);
                 self.outcome(&pipeline, place, Cause::Ended)
             }
             ServerEnd::GivenUp(cause) => {
-                tracing::debug!(node = node.config.name, ?cause, "gave a server up");
+                self.tell_loss(&node.config.name, &end);
                 self.outcome(&pipeline, place, cause)
             }
         };
@@ -104,7 +109,19 @@ impl Session {
     }
 
     pub(super) fn place_of(&self, pool: &Pool) -> Place {
-        Place::of(self.listener.route, pool.profile().access, pool.view().role)
+        Place::of(self.route_held(), pool.profile().access, pool.view().role)
+    }
+
+    fn tell_loss(&self, node: &str, end: &ServerEnd) {
+        match end {
+            ServerEnd::Gone(detail) => {
+                tracing::debug!(node, detail, "lost a server");
+                self.context.outside.report(node, Evidence::Eof);
+            }
+            ServerEnd::GivenUp(cause) => tracing::debug!(node, ?cause, "gave a server up"),
+            ServerEnd::Broke(error) => tracing::warn!(node, %error, "closed a server"),
+            ServerEnd::ShutDown(_) => {}
+        }
     }
 
     fn outcome(&self, pipeline: &Pipeline, place: Place, cause: Cause) -> Verdict {
@@ -124,7 +141,7 @@ impl Session {
     fn leave(&self, server: &Server, pool: &Pool) -> Option<Step> {
         let tenure = match pool.has_moved(server) {
             true => Tenure::Leaving,
-            false => tenure(self.listener.route, pool.profile().access, &pool.view()),
+            false => tenure(self.route_held(), pool.profile().access, &pool.view()),
         };
         let gives_up = |cause| Some(Step::ServerEnded(ServerEnd::GivenUp(cause)));
         match tenure {
@@ -188,6 +205,7 @@ impl Session {
 
     /// Tells the client why its session ends, if it can be told.
     pub(super) async fn say_goodbye(&mut self, end: End) {
+        self.end_visit();
         let error = match end {
             End::ClientGone => return,
             End::Told => None,

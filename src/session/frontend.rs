@@ -33,7 +33,7 @@ pub(super) enum Forwarded {
 }
 
 /// Longest Query or Parse that is looked at whole; a longer one streams through and pins its session.
-const MAX_TEXT: usize = 1024 * 1024;
+pub(super) const MAX_TEXT: usize = 1024 * 1024;
 /// Names of portals and statements stand at the start of their messages.
 const MAX_NAMES: usize = 8 * 1024;
 
@@ -55,6 +55,9 @@ impl Session {
     /// Looks at what the client has sent, as far as it can be acted on now.
     pub(super) fn scan_client(&mut self) -> Result<(), Step> {
         while let Some(frame) = self.next_frame()? {
+            if self.split.is_some() && self.is_visit_over() {
+                return Ok(());
+            }
             match &self.link {
                 Link::Held { .. } if self.is_dressing() || self.must_pause() => return Ok(()),
                 Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
@@ -69,6 +72,7 @@ impl Session {
                         self.keep_not(frame);
                         return Ok(());
                     }
+                    self.note_looked_at(frame.len);
                     self.prepared.set_asked(false);
                 }
                 // A client that reads no answers gets no more of them.
@@ -244,10 +248,12 @@ impl Session {
     }
 
     fn forward_query(&mut self, frame: Frame) -> Result<Forwarded, Step> {
-        let text = self.body(frame);
-        let statement = match frame.len <= MAX_TEXT {
-            true => self.statement(text.strip_suffix(&[0]).ok_or_else(|| violated(frame))?),
-            false => Statement::TOO_LONG,
+        let ahead = self.statement_ahead();
+        let text = self.body(frame).strip_suffix(&[0]);
+        let statement = match ahead {
+            Some(statement) => statement,
+            None if frame.len <= MAX_TEXT => self.statement(text.ok_or_else(|| violated(frame))?),
+            None => Statement::TOO_LONG,
         };
         if statement.marks.naming == Naming::One
             && let Some(forwarded) = self.deallocate(frame)
@@ -275,13 +281,16 @@ impl Session {
     }
 
     fn forward_parse(&mut self, frame: Frame) -> Result<Forwarded, Step> {
-        let whole = frame.len <= MAX_TEXT;
+        let ahead = self.statement_ahead();
         let mut cursor = Cursor::new(self.body(frame));
         let name = cursor.cstr().map_err(|_| violated(frame))?;
         let name_len = name.len();
-        let statement = match whole {
-            true => self.statement(cursor.cstr().map_err(|_| violated(frame))?),
-            false => Statement::TOO_LONG,
+        let statement = match ahead {
+            Some(statement) => statement,
+            None if frame.len <= MAX_TEXT => {
+                self.statement(cursor.cstr().map_err(|_| violated(frame))?)
+            }
+            None => Statement::TOO_LONG,
         };
         if name_len > 0 {
             return Ok(self.forward_named_parse(frame, name_len, &statement));
@@ -396,6 +405,9 @@ impl Session {
 
     /// It is about to be executed.
     pub(super) fn note_execution(&mut self, statement: &Statement) {
+        if !statement.is_read() && !matches!(statement.control, Control::Begin) {
+            self.note_write();
+        }
         if let Some(reason) = statement.pin {
             self.pin(reason);
         }

@@ -46,6 +46,7 @@ impl Session {
     pub(super) fn begin_to_keep(&mut self) {
         let is_wanted = !matches!(self.kept, Kept::Again)
             && self.listener.route != Route::Replica
+            && !self.is_visiting()
             && !self.pins.is_pinned()
             && self.context.config.borrow().failover.replay_aborted;
         if is_wanted {

@@ -11,6 +11,7 @@
 //! - the next server is taken only when the client has got all of the last one's replies;
 //! - `out` goes to the client before `to_client`, and is written to only while `to_client` has nothing pending.
 
+mod ahead;
 mod backend;
 pub mod blocks;
 mod book;
@@ -20,6 +21,7 @@ pub mod context;
 mod end;
 mod frontend;
 mod kept;
+mod learned;
 mod lost;
 mod marks;
 mod native;
@@ -35,6 +37,7 @@ mod sequences;
 mod settle;
 pub mod shapes;
 mod shutdown;
+mod split;
 mod statement;
 mod tenure;
 mod texts;
@@ -65,6 +68,7 @@ use relay::{End, Step};
 use schema::SchemaTrace;
 use sequences::SequenceState;
 use settle::{Question, Unsettled};
+use split::Split;
 use unnamed::Unnamed;
 
 pub use welcome::{Admission, start};
@@ -115,6 +119,8 @@ struct Session {
     /// The definition that its transaction holds.
     change: Option<Change>,
     sequences: SequenceState,
+    /// Where statements may go to different nodes.
+    split: Option<Box<Split>>,
     /// How its texts are to be read.
     reading: route::Context,
     /// Counts checkouts: tells what was sent to the present server from what was sent to an earlier one.

@@ -202,9 +202,18 @@ impl Session {
         if !self.out.is_empty() {
             return Ok(moved);
         }
+        if self.split.is_some() && self.holds_back() {
+            return Ok(moved);
+        }
         let counted = &self.context.counters.client_out;
         match &mut self.to_client {
-            Some(buffer) => Ok(drain(&mut self.client, buffer, counted, cx)? | moved),
+            Some(buffer) => {
+                let answered = drain(&mut self.client, buffer, counted, cx)?;
+                if answered && self.split.is_some() {
+                    self.note_told();
+                }
+                Ok(answered | moved)
+            }
             None => flush(&mut self.client, cx).map(|()| moved),
         }
     }

@@ -43,6 +43,25 @@ struct Key {
     fingerprint: Fingerprint,
     /// None: nothing was known of the database.
     state: Option<State>,
+    purpose: Purpose,
+}
+
+/// What a digest is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// What the text leaves behind.
+    Pooling,
+    /// Where it may run, too.
+    Routing,
+}
+
+impl Purpose {
+    pub fn read(self, text: &[u8], context: &Context, names: Names, judged: Judged) -> Statement {
+        match self {
+            Purpose::Pooling => Statement::of(text, context, names, judged),
+            Purpose::Routing => Statement::classed(text, context, names, judged),
+        }
+    }
 }
 
 impl Hash for Key {
@@ -92,12 +111,17 @@ impl Shapes {
         text: &[u8],
         context: &Context,
         state: Option<State>,
+        purpose: Purpose,
         read: impl FnOnce() -> Statement,
     ) -> Statement {
         let Some(fingerprint) = self.fingerprints.of(text, context) else {
             return read();
         };
-        let key = Key { fingerprint, state };
+        let key = Key {
+            fingerprint,
+            state,
+            purpose,
+        };
         if let Some(known) = self.known.borrow().young.get(&key) {
             return known.clone();
         }
@@ -113,7 +137,9 @@ impl Shapes {
     /// Whether a text leaves nothing behind, by built-in names only. For benches.
     pub fn is_free(&self, text: &[u8], context: &Context) -> bool {
         let read = || Statement::of(text, context, Names::BuiltIn, Judged::NOT);
-        self.digest(text, context, None, read).pin.is_none()
+        self.digest(text, context, None, Purpose::Pooling, read)
+            .pin
+            .is_none()
     }
 }
 
@@ -140,10 +166,16 @@ mod tests {
     /// Whether `text` had to be read.
     fn is_read(shapes: &Shapes, text: &str, state: Option<State>) -> bool {
         let read = Cell::new(false);
-        let digest = shapes.digest(text.as_bytes(), &Context::default(), state, || {
-            read.set(true);
-            of(text.as_bytes())
-        });
+        let digest = shapes.digest(
+            text.as_bytes(),
+            &Context::default(),
+            state,
+            Purpose::Pooling,
+            || {
+                read.set(true);
+                of(text.as_bytes())
+            },
+        );
         assert_eq!(digest, of(text.as_bytes()), "{text}");
         read.get()
     }

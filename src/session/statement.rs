@@ -6,6 +6,7 @@ use super::{catalogue::Judged, marks::Marks};
 use crate::{
     route::{
         Context, Encoding,
+        class::{Class, Place, Reason, class_of},
         effects::{self, Count, Effects, Kind, Names, PinReason, TxControl, effects_among},
         lexer::Lexer,
     },
@@ -93,6 +94,8 @@ pub struct Statement {
     pub relies_on_catalogue: bool,
     /// It may change what the catalogue proves.
     pub changes_catalogue: bool,
+    /// Where it may run; None where nobody asks.
+    pub class: Option<Class>,
 }
 
 impl Statement {
@@ -112,12 +115,26 @@ impl Statement {
         judged: Judged::NOT,
         relies_on_catalogue: false,
         changes_catalogue: true,
+        class: Some(Class::primary(Reason::Unknown)),
     };
 
     /// `judged`: by what `names` was told.
     pub fn of(text: &[u8], context: &Context, names: Names, judged: Judged) -> Self {
         let effects = effects_among(text, context, names);
-        let control = control(&effects);
+        Statement::digest(text, &effects, context, judged)
+    }
+
+    /// The same with its class.
+    pub fn classed(text: &[u8], context: &Context, names: Names, judged: Judged) -> Self {
+        let effects = effects_among(text, context, names);
+        Statement {
+            class: Some(class_of(text, &effects, context, names)),
+            ..Statement::digest(text, &effects, context, judged)
+        }
+    }
+
+    fn digest(text: &[u8], effects: &Effects, context: &Context, judged: Judged) -> Self {
+        let control = control(effects);
         let alone = effects.statements == Count::One;
         let ends = matches!(effects.control, TxControl::Commit | TxControl::Rollback);
         let pin = effects.pin.map(PinReason::as_str);
@@ -134,16 +151,22 @@ impl Statement {
             changes,
             ends_state: effects.ends_state,
             control,
-            remains: remains(&effects),
+            remains: remains(effects),
             ends_transaction: alone && ends,
-            sequences: sequences(&effects),
+            sequences: sequences(effects),
             alters_database: is_ddl(effects.kind) && names_database(text, context),
             wants_write: effects.read_write_request,
-            marks: Marks::of(text, &effects, context),
+            marks: Marks::of(text, effects, context),
             judged,
             relies_on_catalogue: effects.relies_on_catalogue && effects.pin.is_none(),
             changes_catalogue: effects.changes_catalogue,
+            class: None,
         }
+    }
+
+    /// A proven read, which leaves nothing behind.
+    pub fn is_read(&self) -> bool {
+        matches!(&self.class, Some(class) if class.place == Place::Anywhere) && self.pin.is_none()
     }
 
     /// [`Control::Commit`] or [`Control::Rollback`] if that is all there is, else None.

@@ -15,6 +15,7 @@ use super::{
     replication,
     schema::SchemaTrace,
     sequences::SequenceState,
+    split::{Aim, Split},
     statement,
     unnamed::Unnamed,
 };
@@ -89,6 +90,11 @@ impl Session {
             buffer.append(&unread);
             buffer
         });
+        let split = match listener.mode {
+            PoolMode::Transaction => Split::of(listener.route),
+            // One server for all of it.
+            PoolMode::Session => None,
+        };
         Session {
             context,
             listener,
@@ -113,6 +119,7 @@ impl Session {
             reliance: Reliance::default(),
             change: None,
             sequences: SequenceState::default(),
+            split,
             reading: route::Context::default(),
             hold: 0,
             server_fatal: false,
@@ -174,6 +181,7 @@ impl Session {
             &self.listener,
             self.entry.id,
             &self.settings,
+            Aim::Listener,
             None,
         )
         .await

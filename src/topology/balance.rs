@@ -13,23 +13,31 @@ use crate::config::PrimaryReads;
 ///
 /// Candidates are in rotation and have a weight above 0. `Last` adds the primary only while no replica is one.
 pub fn choose(topology: &Topology, primary: PrimaryReads, random: [u32; 2]) -> Option<usize> {
-    let of = |takes| Candidates { topology, takes };
-    let replicas = of(|node| node.role == Role::Replica);
+    let of = |takes: fn(&NodeView) -> bool| Candidates { topology, takes }.choose(random);
+    let replica = || of(|node| node.role == Role::Replica);
     match primary {
-        PrimaryReads::Never => replicas.choose(random),
-        PrimaryReads::Also => of(|node| node.role != Role::Unknown).choose(random),
-        PrimaryReads::Last => replicas
-            .choose(random)
-            .or_else(|| of(|node| node.role == Role::Primary).choose(random)),
+        PrimaryReads::Never => replica(),
+        PrimaryReads::Also => of(|node| node.role != Role::Unknown),
+        PrimaryReads::Last => replica().or_else(|| of(|node| node.role == Role::Primary)),
     }
 }
 
-struct Candidates<'a> {
-    topology: &'a Topology,
-    takes: fn(&NodeView) -> bool,
+/// A replica that `takes` the read, chosen as by [`choose`].
+pub fn choose_replica(
+    topology: &Topology,
+    takes: impl Fn(&NodeView) -> bool,
+    random: [u32; 2],
+) -> Option<usize> {
+    let takes = |node: &NodeView| node.role == Role::Replica && takes(node);
+    Candidates { topology, takes }.choose(random)
 }
 
-impl Candidates<'_> {
+struct Candidates<'a, F> {
+    topology: &'a Topology,
+    takes: F,
+}
+
+impl<F: Fn(&NodeView) -> bool> Candidates<'_, F> {
     /// (index, weight) of each.
     fn weights(&self) -> impl Iterator<Item = (usize, u64)> {
         let nodes = self.topology.nodes.iter().enumerate();
@@ -174,7 +182,7 @@ mod tests {
         let draws = (0..total).map(|i| (u64::from(i) * (1 << 32) / u64::from(total)) as u32 + 1);
         let candidates = Candidates {
             topology: &t,
-            takes: |_| true,
+            takes: |_: &NodeView| true,
         };
         let first = draws.filter_map(|random| candidates.draw(random, None));
         assert_eq!(first.filter(|index| *index == 0).count(), 100);

@@ -47,30 +47,50 @@ impl Moment {
     }
 }
 
+/// A moment that threads share.
+#[derive(Debug, Default)]
+pub struct AtomicMoment(AtomicU64);
+
+impl AtomicMoment {
+    #[inline]
+    pub fn load(&self) -> Moment {
+        Moment(self.0.load(Relaxed))
+    }
+
+    fn store(&self, moment: Moment) {
+        self.0.store(moment.0, Relaxed);
+    }
+
+    /// Makes it `moment`, unless it is later already.
+    pub fn raise(&self, moment: Moment) {
+        self.0.fetch_max(moment.0, Relaxed);
+    }
+}
+
 /// What the probes have proven of one replica. Moves between snapshots, with each probe.
 #[derive(Debug, Default)]
 pub struct Freshness {
-    as_of: AtomicU64,
-    proven: AtomicU64,
+    as_of: AtomicMoment,
+    proven: AtomicMoment,
 }
 
 impl Freshness {
     /// It has all that was acknowledged before this moment; [`Moment::NEVER`] while nothing is proven.
     #[inline]
     pub fn as_of(&self) -> Moment {
-        Moment(self.as_of.load(Relaxed))
+        self.as_of.load()
     }
 
     /// When the question was asked whose answer proved it. A connection that was dialled later may be to a node that has
     /// been restarted since, in its own past.
     #[inline]
     pub fn proven(&self) -> Moment {
-        Moment(self.proven.load(Relaxed))
+        self.proven.load()
     }
 
     fn prove(&self, as_of: Moment, asked: Moment) {
-        self.as_of.store(as_of.0, Relaxed);
-        self.proven.store(asked.0, Relaxed);
+        self.as_of.store(as_of);
+        self.proven.store(asked);
     }
 
     /// Nothing is proven any more.
@@ -98,7 +118,7 @@ struct Sample {
 const MAX_SAMPLES: usize = 16 * 1024;
 
 /// What the primary has said of its insert position, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Samples {
     line: Option<Line>,
     taken: VecDeque<Sample>,
@@ -156,7 +176,7 @@ impl Samples {
 /// What sessions wait for: that replicas become as fresh as what they have just seen.
 #[derive(Debug, Default)]
 pub struct Demand {
-    wanted: AtomicU64,
+    wanted: AtomicMoment,
     raised: Notify,
 }
 
@@ -170,15 +190,15 @@ impl Demand {
     /// A session can go on at a replica once one is fresh as of `moment`.
     #[inline]
     pub fn raise(&self, moment: Moment) {
-        if moment.0 > self.wanted.load(Relaxed) {
-            self.wanted.store(moment.after(STEP).0, Relaxed);
+        if moment > self.wanted.load() {
+            self.wanted.store(moment.after(STEP));
             self.raised.notify_waiters();
         }
     }
 
     /// Whether a replica with this freshness is to hurry.
     pub(super) fn is_met_by(&self, freshness: &Freshness) -> bool {
-        let wanted = Moment(self.wanted.load(Relaxed));
+        let wanted = self.wanted.load();
         wanted <= freshness.as_of() || Moment::now().since(wanted) > PATIENCE
     }
 

@@ -32,7 +32,7 @@ use std::{
     time::Instant,
 };
 
-pub use freshness::{Demand, Freshness, Moment};
+pub use freshness::{AtomicMoment, Demand, Freshness, Moment};
 pub use link::{Driver, Login};
 pub use source::named_nodes;
 pub use watch::{Evidence, Handle, Watcher, spawn};

@@ -165,8 +165,8 @@ impl Handle {
     }
 
     /// Where sessions say how fresh they need a replica to be.
-    pub fn demand(&self) -> Arc<Demand> {
-        self.shared.demand.clone()
+    pub fn demand(&self) -> &Demand {
+        &self.shared.demand
     }
 
     /// Round-trip times of each node's probes, by name.
@@ -378,7 +378,7 @@ pub(super) struct Shared {
     states: watch::Sender<Option<State>>,
     published: Arc<ArcSwap<Topology>>,
     numbers: watch::Sender<u64>,
-    demand: Arc<Demand>,
+    demand: Demand,
 }
 
 impl Shared {
@@ -388,7 +388,7 @@ impl Shared {
             judge: Mutex::new(judge),
             published: Arc::default(),
             numbers: watch::Sender::new(0),
-            demand: Arc::default(),
+            demand: Demand::default(),
         }
     }
 

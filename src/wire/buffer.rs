@@ -191,6 +191,12 @@ impl Buffer {
         (self.scanned, self.filled) = (end, filled);
     }
 
+    /// Puts `bytes` before the unseen ones, unseen as well. Where [`Buffer::insert`] may be called.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        self.insert(bytes);
+        self.scanned -= bytes.len();
+    }
+
     /// Passes `new` in the place of the next `old` unseen bytes, which must all be here. Moves as little as possible; grows
     /// by no more than the difference.
     pub fn replace(&mut self, old: usize, new: &[u8]) {

@@ -32,6 +32,7 @@ pub const READS_NEVER: usize = 2;
 pub const READS_ALSO: usize = 3;
 pub const WRITES_SESSION: usize = 4;
 pub const READS_SESSION: usize = 5;
+pub const SPLIT: usize = 6;
 
 /// Which node answered, and as what.
 pub const WHERE: &str = "select current_setting('port') || \
@@ -117,6 +118,7 @@ pub fn config(servers: &[&Server]) -> Config {
         at(Route::Replica, Transaction, Also),
         at(Route::Primary, Session, Last),
         at(Route::Replica, Session, Last),
+        at(Route::Split, Transaction, Last),
     ];
     config
 }

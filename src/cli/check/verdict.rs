@@ -265,7 +265,10 @@ pub fn plan(listener: &Listener, nodes: &[Node]) -> String {
     match listener.route {
         Route::Primary => format!("primary: everything to {writes}"),
         Route::Split => {
-            format!("split: writes to {writes} (statement routing is not in effect yet)")
+            format!(
+                "split: reads to {}; everything else to {writes}",
+                readers(listener, nodes)
+            )
         }
         Route::Replica => format!(
             "replica: reads to {}; {}",

@@ -19,6 +19,7 @@ const KEPT_FREE: u32 = 15;
 pub(super) struct ProxyPorts {
     pub primary: u16,
     pub replica: u16,
+    pub split: u16,
     pub http: u16,
 }
 
@@ -27,12 +28,13 @@ impl ProxyPorts {
         ProxyPorts {
             primary: 5000 + offset,
             replica: 5001 + offset,
+            split: 6432 + offset,
             http: 7000 + offset,
         }
     }
 
-    pub(super) fn all(self) -> [u16; 3] {
-        [self.primary, self.replica, self.http]
+    pub(super) fn all(self) -> [u16; 4] {
+        [self.primary, self.replica, self.split, self.http]
     }
 }
 
@@ -73,6 +75,7 @@ impl Plan {
         let ProxyPorts {
             primary,
             replica,
+            split,
             http,
         } = self.ports;
         let Passwords { probe, lookup, .. } = &self.passwords;
@@ -89,6 +92,10 @@ route = "primary"
 [[listener]]
 listen = "127.0.0.1:{replica}"
 route = "replica"
+
+[[listener]]
+listen = "127.0.0.1:{split}"
+route = "split"
 
 [probe]
 user = "pgsluice"

@@ -58,7 +58,7 @@ pub(super) struct UpArgs {
     /// Check that writes, reads and replication work, say so step by step, and end
     #[arg(long)]
     verify: bool,
-    /// Added to the proxy's ports 5000, 5001 and 7000
+    /// Added to the proxy's ports 5000, 5001, 6432 and 7000
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..58_000))]
     port_offset: u16,
     /// The servers listen on this port and the next ones, as far as they are free

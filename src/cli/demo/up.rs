@@ -208,6 +208,7 @@ impl Demo {
         let ProxyPorts {
             primary,
             replica,
+            split,
             http,
         } = self.plan.ports;
         let name = roles::APP;
@@ -217,11 +218,13 @@ impl Demo {
 Ready. In another terminal:
   psql -h localhost -U postgres -p {primary} -c \"CREATE TABLE t AS SELECT 1 AS a\"    # writes, on the primary
   psql -h localhost -U postgres -p {replica} -c \"TABLE t\"                           # reads, on the replicas
+  psql -h localhost -U postgres -p {split}                                        # each statement where it belongs
   curl http://localhost:{http}/metrics
 
 Applications:
   postgresql://{name}:{name}@localhost:{primary}/postgres
   postgresql://{name}:{name}@localhost:{replica}/postgres    # to read
+  postgresql://{name}:{name}@localhost:{split}/postgres    # for everything
 
 Play failover:
   pgsluice demo status{ask}

@@ -249,18 +249,6 @@ impl<'a, 'r> Context<'a, 'r> {
             transactions: given(&raw.transactions, default.transactions),
         };
         self.later(
-            &raw.consistency,
-            "reads.consistency",
-            &reads.consistency,
-            &default.consistency,
-        );
-        self.later(
-            &raw.max_staleness,
-            "reads.max_staleness",
-            &reads.max_staleness,
-            &default.max_staleness,
-        );
-        self.later(
             &raw.transactions,
             "reads.transactions",
             &reads.transactions,

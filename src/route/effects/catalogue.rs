@@ -156,6 +156,11 @@ impl<'t> Scan<'t> {
         }
     }
 
+    /// The object is one that a read may name, and that a replica may lack.
+    pub(super) fn makes_relation(&self) -> bool {
+        matches!(self.object, Some(Keyword::Table | Keyword::Sequence))
+    }
+
     /// Whether what is created or altered may make a statement run a function that it did not run before.
     pub(super) fn may_run_functions(&self) -> bool {
         use Keyword as K;

@@ -351,6 +351,8 @@ impl<'t> Scan<'t> {
             word.and_then(Keyword::of)
         {
             self.effects.pin(PinReason::TempTable);
+        } else {
+            self.effects.changes_catalogue = true;
         }
     }
 

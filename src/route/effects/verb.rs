@@ -279,8 +279,9 @@ impl<'t> Scan<'t> {
     fn definition(&mut self, verb: Keyword) -> bool {
         match verb {
             Keyword::Create => {
-                self.create();
-                self.effects.changes_catalogue |= self.may_run_functions();
+                let is_temp = self.create();
+                self.effects.changes_catalogue |=
+                    self.may_run_functions() || !is_temp && self.makes_relation();
             }
             Keyword::Alter => {
                 self.alter();
@@ -298,7 +299,8 @@ impl<'t> Scan<'t> {
         true
     }
 
-    fn create(&mut self) {
+    /// Whether the object is temporary.
+    fn create(&mut self) -> bool {
         let mut ahead = self.ahead();
         let mut object = ahead.keyword();
         let mut temp = false;
@@ -311,6 +313,7 @@ impl<'t> Scan<'t> {
             self.effects.pin(PinReason::TempTable);
         }
         self.create_object(object, ahead);
+        temp
     }
 
     fn create_object(&mut self, object: Option<Keyword>, mut ahead: Ahead<'t>) {

@@ -1,0 +1,265 @@
+//! One port for everything: where statements run, by the nodes' own logs, and what a session sees of its own writes.
+//!
+//! Every test has a cluster of its own: a primary and two streaming replicas. Nothing here depends on how fast the
+//! machine is, only on what comes after what.
+
+mod nodes;
+#[path = "failover/proxied.rs"]
+mod proxied;
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use nix::sys::signal::Signal;
+use nodes::{Server, installations, system_bin};
+use pgsluice::{config::Consistency, topology::Moment};
+use proxied::{Cluster, READS, SPLIT, Session, wait_until};
+use tokio_postgres::NoTls;
+
+/// A cluster whose nodes log every statement of the clients, and a table.
+fn cluster(bin: &Path, change: impl FnOnce(&mut pgsluice::config::Config)) -> Cluster {
+    let cluster = Cluster::start_with(bin, change);
+    cluster.pg1.sql("GRANT CREATE ON SCHEMA public TO app");
+    cluster.pg1.sql("ALTER ROLE app SET log_statement = 'all'");
+    // Through the proxy, which then looks at the catalogue again.
+    let maker = cluster.proxied.session(SPLIT);
+    maker.sql("CREATE TABLE kv (k int PRIMARY KEY, v int)");
+    maker.sql("INSERT INTO kv SELECT k, 0 FROM generate_series(1, 100) k");
+    cluster.wait_replayed();
+    cluster
+}
+
+/// How often `server` was sent a statement with `marker`.
+fn times_ran(server: &Server, marker: &str) -> usize {
+    let log = std::fs::read(server.dir.path().join("log")).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    log.lines().filter(|line| line.contains(marker)).count()
+}
+
+/// Where statements with `marker` ran: `primary`, `replica`, both or neither.
+fn ran(cluster: &Cluster, marker: &str) -> (bool, bool) {
+    let on = |server| times_ran(server, marker) > 0;
+    (on(&cluster.pg1), on(&cluster.pg2) || on(&cluster.pg3))
+}
+
+const ON_PRIMARY: (bool, bool) = (true, false);
+const ON_REPLICA: (bool, bool) = (false, true);
+
+/// A session that every replica has served.
+fn session(cluster: &Cluster) -> Session {
+    static SESSIONS: AtomicUsize = AtomicUsize::new(0);
+    let session = cluster.proxied.session(SPLIT);
+    let marker = format!("/* warm {}. */", SESSIONS.fetch_add(1, Relaxed));
+    wait_until("every replica has served", || {
+        wait_fresh(cluster);
+        session.sql(&format!("select v from kv where k = 1 {marker}"));
+        let mut replicas = [&cluster.pg2, &cluster.pg3].into_iter();
+        replicas.all(|replica| times_ran(replica, &marker) > 0)
+    });
+    wait_fresh(cluster);
+    session
+}
+
+/// Waits until the replicas have all that was done so far, and the proxy knows.
+fn wait_fresh(cluster: &Cluster) {
+    let now = Moment::now();
+    wait_until("the replicas are fresh", || {
+        let topology = cluster.proxied.topology.current();
+        topology.replicas_up().count() == 2
+            && topology.replicas_up().all(|r| r.freshness.as_of() >= now)
+    });
+}
+
+#[test]
+fn statements_run_where_they_belong_in_both_protocols() {
+    for bin in installations() {
+        let cluster = cluster(&bin, |_| {});
+        let session = session(&cluster);
+        let cases = [
+            ("select v from kv where k = 1", ON_REPLICA),
+            ("select count(*), max(v) from kv", ON_REPLICA),
+            ("values (1), (2)", ON_REPLICA),
+            (
+                "with a as (select * from kv) select count(*) from a",
+                ON_REPLICA,
+            ),
+            ("update kv set v = v where k = 1", ON_PRIMARY),
+            ("select v from kv where k = 1 for update", ON_PRIMARY),
+            (
+                "with a as (update kv set v = v where k = 1 returning v) select * from a",
+                ON_PRIMARY,
+            ),
+            ("select txid_current()", ON_PRIMARY),
+            (
+                "select pg_advisory_lock(1), pg_advisory_unlock(1)",
+                ON_PRIMARY,
+            ),
+            ("select pg_is_in_recovery()", ON_PRIMARY),
+            ("show work_mem", ON_PRIMARY),
+            ("set work_mem = '5MB'", ON_PRIMARY),
+            ("select 1; update kv set v = v where k = 1", ON_PRIMARY),
+            ("create table made (a int)", ON_PRIMARY),
+            ("drop table made", ON_PRIMARY),
+        ];
+        for (number, (sql, expected)) in cases.into_iter().enumerate() {
+            wait_fresh(&cluster);
+            let marker = format!("/* simple {number}. */");
+            session.sql(&format!("{sql} {marker}"));
+            assert_eq!(ran(&cluster, &marker), expected, "{sql}");
+        }
+        wait_fresh(&cluster);
+        session.sql("begin");
+        session.sql("select v from kv where k = 1 /* in transaction. */");
+        session.sql("commit");
+        assert_eq!(ran(&cluster, "/* in transaction. */"), ON_PRIMARY);
+        extended(&cluster);
+    }
+}
+
+/// Statements with and without names, prepared once and run many times.
+fn extended(cluster: &Cluster) {
+    let address = cluster.proxied.addresses[SPLIT];
+    let text = format!(
+        "host={} port={} user=app dbname=postgres",
+        address.ip(),
+        address.port()
+    );
+    cluster.proxied.waiting.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&text, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let read = client
+            .prepare("select v from kv where k = $1 /* named read. */")
+            .await
+            .unwrap();
+        let write = client
+            .prepare("update kv set v = $2 where k = $1 /* named write. */")
+            .await
+            .unwrap();
+        for value in 1..=50 {
+            client.execute(&write, &[&7, &value]).await.unwrap();
+            let row = client.query_one(&read, &[&7]).await.unwrap();
+            assert_eq!(row.get::<_, i32>(0), value);
+        }
+        let deadline = std::time::Instant::now() + nodes::PATIENCE;
+        while ran(cluster, "/* named read. */") != (true, true) {
+            assert!(std::time::Instant::now() < deadline, "never on a replica");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            client.query_one(&read, &[&7]).await.unwrap();
+        }
+    });
+    assert_eq!(ran(cluster, "/* named write. */"), ON_PRIMARY);
+}
+
+/// How many of 200 reads of a session do not show its own last write, with replicas 100 ms behind.
+fn stale_reads(consistency: Consistency) -> (usize, usize) {
+    let cluster = cluster(&system_bin(), |config| {
+        config.reads.consistency = consistency
+    });
+    for replica in [&cluster.pg2, &cluster.pg3] {
+        replica.sql("ALTER SYSTEM SET recovery_min_apply_delay = '100ms'");
+        replica.sql("SELECT pg_reload_conf()");
+    }
+    let session = session(&cluster);
+    let mut stale = 0;
+    for value in 1..=200 {
+        if value % 10 == 0 {
+            wait_fresh(&cluster);
+        }
+        session.sql(&format!("update kv set v = {value} where k = 3"));
+        let seen = session.sql("select v from kv where k = 3 /* own. */");
+        stale += usize::from(seen != value.to_string());
+    }
+    let on_replicas = times_ran(&cluster.pg2, "/* own. */") + times_ran(&cluster.pg3, "/* own. */");
+    (stale, on_replicas)
+}
+
+#[test]
+fn a_session_reads_its_own_writes_though_every_replica_lags() {
+    for consistency in [
+        Consistency::Session,
+        Consistency::OwnWrites,
+        Consistency::Database,
+    ] {
+        assert_eq!(stale_reads(consistency).0, 0, "{consistency:?}");
+    }
+    // Which could be seen here if it were otherwise.
+    let (stale, on_replicas) = stale_reads(Consistency::Eventual);
+    assert!(stale > 0 && on_replicas > 0, "{stale} {on_replicas}");
+}
+
+#[test]
+fn a_proven_read_that_a_replica_cannot_answer_runs_on_the_primary() {
+    let cluster = cluster(&system_bin(), |_| {});
+    let session = session(&cluster);
+    for node in [&cluster.pg2, &cluster.pg3] {
+        node.sql("SELECT pg_wal_replay_pause()");
+    }
+    // Nobody has seen it made, and no replica has it.
+    cluster.pg1.sql("ALTER TABLE kv ADD added int DEFAULT 5");
+    let marker = "/* unreplayed. */";
+    assert_eq!(
+        session.sql(&format!("select added from kv where k = 1 {marker}")),
+        "5"
+    );
+    assert_eq!(ran(&cluster, marker), (true, true));
+    // An error that the primary gives too is the client's.
+    let told = session.try_sql("select missing from kv").unwrap_err();
+    assert!(told.is("ERROR", "42703"), "{told:?}");
+    assert_eq!(session.sql("select 1/1"), "1");
+}
+
+#[test]
+fn a_read_whose_replica_ends_runs_on_another_node() {
+    let cluster = cluster(&system_bin(), |_| {});
+    for (listener, how) in [
+        (SPLIT, Signal::SIGINT),
+        (READS, Signal::SIGINT),
+        (SPLIT, Signal::SIGQUIT),
+        (READS, Signal::SIGQUIT),
+        (SPLIT, Signal::SIGKILL),
+        (READS, Signal::SIGKILL),
+    ] {
+        let session = match listener {
+            SPLIT => session(&cluster),
+            _ => cluster.proxied.session(listener),
+        };
+        let marker = format!("/* ends {how} {listener}. */");
+        let slow = "select count(*) from kv a, kv b, kv c, (select k from kv where k <= 20) d";
+        let asked = session.start(&format!("{slow} {marker}"));
+        let mut ending = None;
+        wait_until("a replica runs it", || {
+            ending = [&cluster.pg2, &cluster.pg3]
+                .into_iter()
+                .find(|r| times_ran(r, &marker) > 0);
+            ending.is_some()
+        });
+        let ending = ending.unwrap();
+        match how {
+            Signal::SIGKILL => ending.pids().iter().for_each(|pid| {
+                let _ = nix::sys::signal::kill(*pid, how);
+            }),
+            _ => ending.ctl(&[
+                "stop",
+                "-m",
+                if how == Signal::SIGINT {
+                    "fast"
+                } else {
+                    "immediate"
+                },
+            ]),
+        }
+        assert_eq!(asked.wait().as_deref(), Ok("20000000"), "{how} {listener}");
+        assert!(session.is_open());
+        ending.start();
+        let name = if std::ptr::eq(ending, &cluster.pg2) {
+            "pg2"
+        } else {
+            "pg3"
+        };
+        cluster
+            .proxied
+            .wait_health(name, pgsluice::topology::Health::Up);
+    }
+}
