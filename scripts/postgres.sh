@@ -64,6 +64,12 @@ install_compiler() {
   command -v cc >/dev/null || apt_install gcc libc6-dev
 }
 
+# What the feature pg-grammar needs to be built: PostgreSQL's grammar is C, and its interface is read by libclang.
+install_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null && return
+  apt_install libclang-dev
+}
+
 need_cargo() {
   command -v cargo >/dev/null && return
   if [ -x "$HOME/.cargo/bin/cargo" ]; then

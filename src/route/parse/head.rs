@@ -24,7 +24,12 @@ pub(super) fn statement(piece: Piece, context: &Context) -> Option<Statement> {
         Keyword::Copy => copy(piece.from(1), context),
         Keyword::Show => show(piece),
         Keyword::Set | Keyword::Reset | Keyword::Discard => simple(Kind::Set),
-        Keyword::Prepare if piece.keyword(1) == Some(Keyword::Transaction) => {
+        // `transaction` may be a statement's name, too.
+        Keyword::Prepare
+            if piece.keyword(1) == Some(Keyword::Transaction)
+                && piece.kind(2) != Some(TokenKind::OpenParen)
+                && piece.keyword(2) != Some(Keyword::As) =>
+        {
             simple(Kind::Transaction)
         }
         Keyword::Prepare | Keyword::Execute | Keyword::Deallocate => simple(Kind::Prepared),

@@ -1,7 +1,7 @@
 use super::*;
 
 fn facts(text: &str) -> Option<Facts> {
-    read(text.as_bytes(), &Context::default())
+    by_parser(text.as_bytes(), &Context::default())
 }
 
 fn one(text: &str) -> Statement {
@@ -72,6 +72,7 @@ fn functions_are_named_whatever_their_syntax() {
             "count p q sum",
         ),
         ("select * from f(1), lateral g(2) x", "f g"),
+        ("select f(a => g(1)), h(2, variadic i(3))", "f g h i"),
         ("select coalesce(a, greatest(b, c)), nullif(a, b)", ""),
         (
             "select extract(year from a), trim(b), trim(leading 'x' from c)",
@@ -81,7 +82,10 @@ fn functions_are_named_whatever_their_syntax() {
             "select position('a' in b), substring(a from 1 for 2), overlay(a placing b from 1)",
             "pg_catalog.overlay pg_catalog.position pg_catalog.substring",
         ),
-        ("select substring(a, 1)", "substring"),
+        (
+            "select substring(a, 1), ceil(b), floor(c), current_schema()",
+            "ceil current_schema floor substring",
+        ),
         (
             "select current_timestamp, current_user, localtime(0), current_role, user",
             "pg_catalog.current_role pg_catalog.current_timestamp pg_catalog.current_user pg_catalog.localtime pg_catalog.user",
@@ -200,6 +204,7 @@ fn a_statement_is_known_by_its_first_words() {
         ("set local x = 1", Kind::Set),
         ("prepare transaction 'x'", Kind::Transaction),
         ("prepare p as select 1", Kind::Prepared),
+        ("prepare transaction as select 1", Kind::Prepared),
         ("begin read only", Kind::Transaction),
         ("listen x", Kind::Notify),
         ("fetch all in c", Kind::Cursor),
@@ -232,6 +237,8 @@ fn what_the_server_would_read_otherwise_is_not_read() {
         "select \u{e9} from \u{e9}",
         "select * from db.s.t",
         "select 'a",
+        "select n'a'",
+        "select 1 from t group by grouping sets (rollup (a))",
         "select (1",
         "select 1)",
         "create function f() returns int begin atomic select 1; end",

@@ -206,7 +206,7 @@ impl<'t> Piece<'t> {
         }
         match keyword {
             // TABLE t is SELECT * FROM t; after INTO it is a noise word.
-            Keyword::Table if !self.follows_into(at) => {
+            Keyword::Table if !before.is_some_and(is_target) => {
                 let words = ["SELECT", "*", "FROM"].map(|word| match word {
                     "*" => Parsed::Mul,
                     word => Parsed::make_word(word, None),
@@ -218,6 +218,8 @@ impl<'t> Piece<'t> {
             Keyword::Only if !matches!(before, Some(Keyword::Row | Keyword::Rows)) => {
                 usize::from(self.kind(at + 1) != Some(TokenKind::OpenParen))
             }
+            // How an array is handed over.
+            Keyword::Variadic => 1,
             // FOR NO KEY UPDATE and FOR KEY SHARE: one lock is as good as another here.
             Keyword::No if before == Some(Keyword::For) => {
                 2 * usize::from(
@@ -232,10 +234,6 @@ impl<'t> Piece<'t> {
         }
     }
 
-    fn follows_into(self, at: usize) -> bool {
-        (at.saturating_sub(3)..at).any(|at| self.keyword(at) == Some(Keyword::Into))
-    }
-
     fn token(self, at: usize) -> Option<Parsed> {
         let text = str::from_utf8(self.text_of(at)).ok()?;
         Some(match self.kind(at)? {
@@ -244,6 +242,8 @@ impl<'t> Piece<'t> {
                 let inside = text.strip_prefix('"')?.strip_suffix('"')?;
                 Parsed::make_word(&inside.replace("\"\"", "\""), Some('"'))
             }
+            // N'…' is a cast, too.
+            TokenKind::Str if !text.starts_with('\'') => return None,
             // What a literal says decides nothing here.
             TokenKind::Str
             | TokenKind::UnicodeStr
@@ -270,6 +270,19 @@ impl<'t> Piece<'t> {
             | TokenKind::Junk => return None,
         })
     }
+}
+
+/// What may stand between SELECT … INTO and the noise word TABLE.
+fn is_target(before: Keyword) -> bool {
+    matches!(
+        before,
+        Keyword::Into
+            | Keyword::Temp
+            | Keyword::Temporary
+            | Keyword::Unlogged
+            | Keyword::Local
+            | Keyword::Global
+    )
 }
 
 /// One operator, as the parser's own lexer calls it.

@@ -2,8 +2,9 @@
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, CeilFloorKind, DateTimeField, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    Ident, ObjectName, Subscript, TrimWhereField, UnaryOperator, Value, WindowType,
+    FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Subscript, TrimWhereField,
+    UnaryOperator, Value, WindowType,
 };
 
 use super::{Walk, Walked, only_if};
@@ -164,11 +165,8 @@ impl Walk {
                 self.built_in("position");
                 self.boxed(&[expr, r#in])
             }
-            Expr::Ceil { expr, field } | Expr::Floor { expr, field } => {
-                let plain = CeilFloorKind::DateTimeField(DateTimeField::NoDateTime);
-                only_if(*field == plain)?;
-                self.expr(expr)
-            }
+            Expr::Ceil { expr, field } => self.rounded("ceil", expr, field),
+            Expr::Floor { expr, field } => self.rounded("floor", expr, field),
             Expr::Overlay {
                 expr,
                 overlay_what,
@@ -182,6 +180,13 @@ impl Walk {
             Expr::Substring { .. } | Expr::Trim { .. } => self.cut(expr),
             _ => None,
         }
+    }
+
+    /// Plain functions to PostgreSQL, though the parser has words for them.
+    fn rounded(&mut self, name: &str, expr: &Expr, field: &CeilFloorKind) -> Walked {
+        only_if(*field == CeilFloorKind::DateTimeField(DateTimeField::NoDateTime))?;
+        self.statement.functions.insert(Name::plain(name));
+        self.expr(expr)
     }
 
     fn like(&mut self, expr: &Expr) -> Walked {
@@ -241,6 +246,10 @@ impl Walk {
                     (false, false) => Name::built_in("substring"),
                 };
                 self.statement.functions.insert(name);
+                if substring_from.is_none() && substring_for.is_some() {
+                    // FOR alone is from 1 on, for so many as an integer.
+                    self.statement.types.insert(Name::built_in("int4"));
+                }
                 self.expr(expr)?;
                 self.each(substring_from.as_deref())?;
                 self.each(substring_for.as_deref())
@@ -374,11 +383,11 @@ impl Walk {
             return only_if(matches!(ident.quote_style, None | Some('"')));
         }
         let word = names::folded(ident)?;
-        if SQL_VALUES.contains(&&*word) {
-            self.built_in(&word);
-            return Some(());
+        match SQL_VALUES.contains(&&*word) {
+            true => self.built_in(&word),
+            false => only_if(&*word == "default")?,
         }
-        only_if(&*word == "default")
+        Some(())
     }
 
     fn columns(&mut self, idents: &[Ident]) -> Walked {
@@ -458,14 +467,13 @@ impl Walk {
     pub fn arguments(&mut self, args: &[FunctionArg]) -> Walked {
         for arg in args {
             let arg = match arg {
-                FunctionArg::Named {
-                    name: _,
+                FunctionArg::Named { arg, operator, .. } if is_naming(operator) => arg,
+                FunctionArg::ExprNamed {
+                    name: Expr::Identifier(_),
                     arg,
-                    operator:
-                        sqlparser::ast::FunctionArgOperator::RightArrow
-                        | sqlparser::ast::FunctionArgOperator::Assignment,
-                }
-                | FunctionArg::Unnamed(arg) => arg,
+                    operator,
+                } if is_naming(operator) => arg,
+                FunctionArg::Unnamed(arg) => arg,
                 _ => return None,
             };
             match arg {
@@ -502,7 +510,8 @@ impl Walk {
             ("substring" | "overlay", _) => {
                 self.statement.functions.insert(Name::plain(word));
             }
-            (word, _) if SQL_VALUES.contains(&word) => self.built_in(word),
+            // With a precision; `current_schema()` is a function.
+            (word, Class::Reserved) if SQL_VALUES.contains(&word) => self.built_in(word),
             (_, Class::Unreserved | Class::TypeFunc) => {
                 only_if(Keyword::of(word.as_bytes()) != Some(Keyword::Collation))?;
                 self.statement.functions.insert(Name::plain(word));
@@ -511,6 +520,14 @@ impl Walk {
         }
         Some(())
     }
+}
+
+/// `f(a => 1)`, `f(a := 1)`.
+fn is_naming(operator: &FunctionArgOperator) -> bool {
+    matches!(
+        operator,
+        FunctionArgOperator::RightArrow | FunctionArgOperator::Assignment
+    )
 }
 
 fn is_operator(name: &str) -> bool {

@@ -1,10 +1,10 @@
 //! Queries: WITH and what it makes visible, SELECT and its clauses, set operations, VALUES.
 
 use sqlparser::ast::{
-    Distinct, Fetch, GroupByExpr, LimitClause, NamedWindowExpr, OrderBy, OrderByExpr, OrderByKind,
-    OrderBySort, Query, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    SetOperator, SetQuantifier, Values, WildcardAdditionalOptions, WindowFrameBound, WindowSpec,
-    With,
+    Distinct, Expr, Fetch, GroupByExpr, LimitClause, NamedWindowExpr, ObjectName, OrderBy,
+    OrderByExpr, OrderByKind, OrderBySort, Query, Select, SelectFlavor, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Values,
+    WildcardAdditionalOptions, WindowFrameBound, WindowSpec, With,
 };
 
 use super::{Walk, Walked, only_if};
@@ -207,8 +207,24 @@ impl Walk {
 
     fn group_by(&mut self, group_by: &GroupByExpr) -> Walked {
         match group_by {
-            GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => self.each(keys),
+            GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => {
+                keys.iter().try_for_each(|key| self.group_key(key))
+            }
             _ => None,
+        }
+    }
+
+    /// Inside GROUPING SETS the parser takes ROLLUP and CUBE for functions.
+    fn group_key(&mut self, key: &Expr) -> Walked {
+        match key {
+            Expr::GroupingSets(sets) => {
+                let mut keys = sets.iter().flatten();
+                keys.try_for_each(|key| match key {
+                    Expr::Function(function) if is_grouping(&function.name) => None,
+                    key => self.expr(key),
+                })
+            }
+            key => self.expr(key),
         }
     }
 
@@ -270,6 +286,11 @@ impl Walk {
         }
         Some(())
     }
+}
+
+fn is_grouping(name: &ObjectName) -> bool {
+    let name = name.to_string();
+    name.eq_ignore_ascii_case("rollup") || name.eq_ignore_ascii_case("cube")
 }
 
 /// Without what other dialects put behind a `*`.
