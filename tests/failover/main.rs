@@ -5,12 +5,19 @@
 
 mod again;
 mod announced;
+#[path = "../common/mod.rs"]
+mod common;
 mod forwarder;
+mod haproxy;
+#[path = "../common/history.rs"]
+mod history;
+mod load;
 mod lost;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod proxied;
 mod replication;
 mod restart;
+mod runs;
 mod shutdown;
 mod stale;

@@ -12,7 +12,7 @@ use std::{
 
 use pgsluice::{
     admin::Paused,
-    config::{AuthMethod, Config, Listener, PoolMode, PrimaryReads, Route, Secret, User},
+    config::{self, AuthMethod, Config, Listener, PoolMode, PrimaryReads, Route, Secret, User},
     proxy::Proxy,
     topology::{Handle, Health, Topology},
 };
@@ -92,11 +92,16 @@ impl Cluster {
 /// The nodes pg1, pg2, … and every kind of listener.
 pub fn config(servers: &[&Server]) -> Config {
     let named = servers.iter().enumerate();
-    let mut config = nodes::config(
+    config_of(
         named
             .map(|(i, s)| s.node(&format!("pg{}", i + 1)))
             .collect(),
-    );
+    )
+}
+
+/// These nodes, and every kind of listener.
+pub fn config_of(nodes: Vec<config::Node>) -> Config {
+    let mut config = nodes::config(nodes);
     config.workers = 2;
     config.auth.method = AuthMethod::Trust;
     config.auth.user = None;
