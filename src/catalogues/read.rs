@@ -156,7 +156,7 @@ fn used(row: &Row) -> Result<Use, Error> {
             "operator" => Through::Operator(by),
             "cast" => Through::Cast(by),
             "argument" => Through::Argument(by),
-            _ => Through::ImplicitCast,
+            _ => Through::Implicit,
         },
         function: row.try_get(2)?,
     })

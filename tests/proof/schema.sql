@@ -116,6 +116,8 @@ CREATE TYPE pair AS (a int, b int);
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE DOMAIN drawn AS int CHECK (VALUE < nextval('ticket') + 1000000000);
 CREATE FUNCTION takes_drawn(drawn) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION gives_drawn() RETURNS drawn LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION holds_drawn() RETURNS int LANGUAGE plpgsql AS $$DECLARE d drawn; BEGIN d := 1; RETURN d; END$$;
 CREATE FUNCTION pair_to_text(pair) RETURNS text LANGUAGE sql AS $$SELECT nextval('ticket')::text$$;
 CREATE TYPE triple AS (a int, b int, c int);
 CREATE FUNCTION pair_to_triple(pair) RETURNS triple LANGUAGE sql AS $$SELECT ROW($1.a, $1.b, nextval('ticket')::int)::triple$$;

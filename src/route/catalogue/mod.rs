@@ -97,9 +97,9 @@ pub enum Through {
     Operator(String),
     /// A cast that must be written, to this type.
     Cast(String),
-    /// One that need not.
-    ImplicitCast,
-    /// What the function is given must pass this domain's checks.
+    /// A cast that need not be written; what sorts and groups a user's type.
+    Implicit,
+    /// What the function is given, or gives, must pass this domain's checks.
     Argument(String),
 }
 
