@@ -23,6 +23,8 @@ const NUMBER: u8 = 1;
 const STRING: u8 = 2;
 const ESCAPE_STRING: u8 = 3;
 const BIT_STRING: u8 = 4;
+/// `N'…'` is a cast, too.
+const NATIONAL_STRING: u8 = 5;
 /// Added to a string's that tells the time.
 const TIME: u8 = 16;
 
@@ -142,7 +144,11 @@ impl Pass<'_> {
             TokenKind::BitStr => self.literal(token, BIT_STRING),
             TokenKind::Str => {
                 only_if(!is_read_as_bytes(text))?;
-                self.literal(token, STRING + time(text));
+                let kind = match text.first() {
+                    Some(b'\'') => STRING,
+                    _ => NATIONAL_STRING,
+                };
+                self.literal(token, kind + time(text));
             }
             TokenKind::EscapeStr => {
                 only_if(!text.contains(&b'\\') && !is_read_as_bytes(text))?;
@@ -288,6 +294,7 @@ mod tests {
             "select '1'",
             "select b'1'",
             "select e'1'",
+            "select n'1'",
             "select $1",
             "select $2",
             "select a",

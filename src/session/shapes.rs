@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn of(text: &[u8]) -> Statement {
-        Statement::of(text, &Context::default(), Names::BuiltIn, Judged::NOT)
+        Purpose::Routing.read(text, &Context::default(), Names::BuiltIn, Judged::NOT)
     }
 
     /// Whether `text` had to be read.
@@ -170,7 +170,7 @@ mod tests {
             text.as_bytes(),
             &Context::default(),
             state,
-            Purpose::Pooling,
+            Purpose::Routing,
             || {
                 read.set(true);
                 of(text.as_bytes())
@@ -229,6 +229,7 @@ mod tests {
         "'it''s'",
         "'now'",
         "e'x'",
+        "n'x'",
         "b'1'",
         "$1",
         "true",
@@ -293,7 +294,7 @@ mod tests {
                 let mut text = verb.to_owned();
                 for (piece, other) in &picks {
                     let piece = PIECES[*piece];
-                    let is_string = piece.starts_with('\'');
+                    let is_string = piece.ends_with('\'');
                     text.push_str(if swapped && is_string { OTHERS[*other] } else { piece });
                     text.push(' ');
                 }

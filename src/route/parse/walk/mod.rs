@@ -1,5 +1,6 @@
 //! The parser's tree, walked whole: every node that PostgreSQL has is here with all its fields, and any other ends the walk.
 
+mod call;
 mod expr;
 mod modify;
 mod query;
