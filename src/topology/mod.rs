@@ -184,6 +184,29 @@ impl Alarm {
         }
     }
 
+    /// What it means for whoever reads the log, and what can be done.
+    pub fn help(self) -> &'static str {
+        match self {
+            Alarm::NoPrimary => "writes wait up to failover.hold",
+            Alarm::TwoPrimaries => {
+                "writes wait: make one of the two a replica of the other, or take it out of the configuration"
+            }
+            Alarm::StalePrimary => {
+                "a replaced primary still takes writes from elsewhere: stop or rejoin it"
+            }
+            Alarm::StrayPromotion => {
+                "a node was promoted beside a primary that goes on: stop the primary to follow it, or make it a replica"
+            }
+            Alarm::ForeignNode => {
+                "a node has another system identifier and is left out: is its address right?"
+            }
+            Alarm::StateNotSaved => {
+                "failover.state_file cannot be written: a restart would not know the last primary"
+            }
+            Alarm::SourceSilent => "no Patroni API answers: its last word and the probes go on",
+        }
+    }
+
     pub const ALL: [Alarm; 7] = [
         Alarm::NoPrimary,
         Alarm::TwoPrimaries,

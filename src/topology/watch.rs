@@ -463,7 +463,10 @@ fn log_changes(old: &Topology, new: &Topology) {
         }
     }
     for alarm in new.alarms.iter().filter(|a| !old.alarms.contains(a)) {
-        tracing::warn!(alarm = alarm.as_str(), "alarm");
+        tracing::warn!(alarm = alarm.as_str(), help = alarm.help(), "alarm");
+    }
+    for alarm in old.alarms.iter().filter(|a| !new.alarms.contains(a)) {
+        tracing::info!(alarm = alarm.as_str(), "alarm over");
     }
 }
 
