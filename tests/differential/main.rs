@@ -2,7 +2,7 @@
 //! server of its own: every message of every reply must be the same.
 //!
 //! Scripts come from a seed. `PGSLUICE_DIFFERENTIAL_SEED=n` runs one seed alone and looks for the shortest script that
-//! fails; `PGSLUICE_DIFFERENTIAL_SEEDS=n` runs so many of them.
+//! fails; `PGSLUICE_DIFFERENTIAL_SEEDS=n` runs the seeds below it, from `PGSLUICE_DIFFERENTIAL_FIRST` on.
 //!
 //! What is not compared, and why:
 //! - BackendKeyData, and the pid in NotificationResponse: there are two sessions.
@@ -74,7 +74,7 @@ fn a_pooled_session_sees_what_a_direct_one_sees() {
 
 /// The seeds below `end`, two at a time; what failed.
 fn many(end: u64) -> Option<String> {
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(from_environment("PGSLUICE_DIFFERENTIAL_FIRST").unwrap_or(0));
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for workers in [1, 2] {
