@@ -15,6 +15,43 @@ const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 /// Decides how the bytes of a query are read.
 const ENCODING: &str = "client_encoding";
 
+/// Settings that sessions change by habit, and that any role may set at any time.
+const ANYONES: &[&str] = &[
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "effective_cache_size",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "maintenance_work_mem",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "random_page_cost",
+    "role",
+    "search_path",
+    "session_authorization",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "synchronous_commit",
+    "timezone",
+    "transaction_timeout",
+    "work_mem",
+];
+
+/// Whether it is certain that the setting can be set by any role at any time: custom ones can.
+pub fn is_anyones(name: &str) -> bool {
+    name.contains('.') || name.starts_with("enable_") || ANYONES.contains(&name)
+}
+
 /// Names (in lower case) and values (in the session's encoding) of settings that a session has touched. Cheap to clone,
 /// and to compare with what it was cloned from.
 #[derive(Debug, Clone, Default, Hash)]
@@ -47,7 +84,7 @@ impl Settings {
         all.map(|(name, value)| (&**name, &**value))
     }
 
-    fn value(&self, name: &str) -> Option<&[u8]> {
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
         self.0.as_ref()?.get(name).map(|value| &**value)
     }
 
@@ -78,16 +115,16 @@ impl Settings {
         }
     }
 
-    /// Only who acts: what RESET ALL leaves.
-    pub fn identity(&self) -> Settings {
-        let known = IDENTITY
-            .into_iter()
-            .filter_map(|n| Some((n, Some(self.value(n)?))));
-        Settings(None).with(known).unwrap_or_default()
+    /// What RESET ALL leaves: who acts, and what was set by a name that satisfies `set_since`.
+    pub fn after_reset(&self, set_since: impl Fn(&str) -> bool) -> Settings {
+        let stays = |name: &str| is_identity(name) || set_since(name);
+        let left = self.iter().filter(|(name, _)| stays(name));
+        let left = left.map(|(name, value)| (name, Some(value)));
+        Settings(None).with(left).unwrap_or_default()
     }
 
     /// The texts of the queries that turn a server with settings `self` into one with `wanted`: each is to be sent by
-    /// itself. They leave nothing else behind.
+    /// itself. They leave nothing else behind, but for a failed transaction if one fails.
     pub fn change_to(&self, wanted: &Settings) -> Vec<Vec<u8>> {
         let mut queries = Vec::new();
         if self.value(ENCODING) != wanted.value(ENCODING) {
@@ -150,9 +187,9 @@ pub fn normalised(written: &[u8]) -> Option<Box<str>> {
     (!name.is_empty()).then(|| name.into_boxed_str())
 }
 
-/// `set_config` of NULL is a RESET.
+/// `set_config` of NULL is a RESET. A COMMIT of nothing cannot fail, whatever isolation the last session was used to.
 fn select(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
-    let mut sql = b"SELECT ".to_vec();
+    let mut sql = b"BEGIN ISOLATION LEVEL READ COMMITTED;SELECT ".to_vec();
     for (at, (name, value)) in changes.iter().enumerate() {
         if at > 0 {
             sql.push(b',');
@@ -166,6 +203,7 @@ fn select(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
         }
         sql.extend_from_slice(b",false)");
     }
+    sql.extend_from_slice(b";COMMIT");
     sql
 }
 
@@ -215,8 +253,9 @@ mod tests {
         );
         assert_eq!(
             sql,
-            ["SELECT pg_catalog.set_config(E'datestyle',NULL,false),\
-              pg_catalog.set_config(E'search_path',E'a, \"B''\\\\\"',false)"]
+            ["BEGIN ISOLATION LEVEL READ COMMITTED;\
+              SELECT pg_catalog.set_config(E'datestyle',NULL,false),\
+              pg_catalog.set_config(E'search_path',E'a, \"B''\\\\\"',false);COMMIT"]
         );
     }
 

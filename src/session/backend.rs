@@ -49,7 +49,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 impl Session {
     /// Looks at what the server has sent. On return the server may have been given back.
     pub(super) fn scan_server(&mut self) -> Result<(), Step> {
-        let was_dressing = self.is_dressing();
+        let was_undressed = self.is_only_dressing();
         while let Some((frame, first)) = self.next_reply()? {
             if frame.tag == b'E'
                 && let Some(words) = self.last_words(frame)
@@ -83,7 +83,7 @@ impl Session {
             }
         }
         // A server that has just been dressed has not begun to serve.
-        if !was_dressing {
+        if !was_undressed {
             self.release_if_free();
         }
         Ok(())

@@ -179,11 +179,18 @@ impl Prepared {
         self.0.as_ref()?.names.get(key(name))
     }
 
-    /// A name of that content. Slow: for errors.
+    /// A name of that content, which it has or may get back. Slow: for errors.
     pub fn name_of(&self, content: ContentId) -> Option<&[u8]> {
-        let mut names = self.0.as_ref()?.names.iter();
-        let found = names.find(|(_, named)| named.is_of(content))?;
-        Some(found.0)
+        let book = self.0.as_ref()?;
+        let found = book.names.iter().find(|(_, named)| named.is_of(content));
+        let left = book.unsettled.iter().find_map(|entry| match &entry.undo {
+            Undo::Name {
+                name,
+                before: Some(before),
+            } if before.is_of(content) => Some(name),
+            _ => None,
+        });
+        found.map(|(name, _)| name).or(left).map(|name| &**name)
     }
 
     /// The same words were read under other settings.

@@ -59,7 +59,9 @@ impl Session {
                 return Ok(());
             }
             match &self.link {
-                Link::Held { .. } if self.is_dressing() || self.must_pause() => return Ok(()),
+                Link::Held { .. } if self.waits_to_be_dressed(frame) || self.must_pause() => {
+                    return Ok(());
+                }
                 Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
                 // The next server, and the end, only when the last one's replies are out.
                 Link::Free if !self.client_is_served() => return Ok(()),
@@ -73,6 +75,7 @@ impl Session {
                         return Ok(());
                     }
                     self.note_looked_at(frame.len);
+                    self.followed();
                     self.prepared.set_asked(false);
                 }
                 // A client that reads no answers gets no more of them.
@@ -255,6 +258,9 @@ impl Session {
             None if frame.len <= MAX_TEXT => self.statement(text.ok_or_else(|| violated(frame))?),
             None => Statement::TOO_LONG,
         };
+        if self.must_be_dressed_for(&statement) {
+            return Ok(Forwarded::Waits);
+        }
         if statement.marks.naming == Naming::One
             && let Some(forwarded) = self.deallocate(frame)
         {
@@ -292,6 +298,9 @@ impl Session {
             }
             None => Statement::TOO_LONG,
         };
+        if self.must_be_dressed_for(&statement) {
+            return Ok(Forwarded::Waits);
+        }
         if name_len > 0 {
             return Ok(self.forward_named_parse(frame, name_len, &statement));
         }
@@ -319,6 +328,10 @@ impl Session {
         if !name.is_empty() {
             let start = portal.len() + 1;
             return Ok(self.forward_named(frame, start..start + name.len(), Sent::Bind));
+        }
+        let unnamed = self.unnamed.statement.as_ref();
+        if unnamed.is_some_and(|statement| self.must_be_dressed_for(statement)) {
+            return Ok(Forwarded::Waits);
         }
         self.bind_unnamed(frame);
         Ok(Forwarded::Passed)

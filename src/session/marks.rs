@@ -109,6 +109,7 @@ impl Marks {
                 _ => Word::Other,
             };
             match (previous, word) {
+                (Word::Start, Word::Prepares) if prepares_transaction(text, token.end) => {}
                 (Word::Start | Word::Explain | Word::As, Word::Prepares) => {
                     self.naming = Naming::Some;
                 }
@@ -163,6 +164,16 @@ fn ends(text: &[u8], end: &[u8]) -> bool {
 fn begins(text: &[u8], start: &[u8]) -> bool {
     text.get(..start.len())
         .is_some_and(|found| found.eq_ignore_ascii_case(start))
+}
+
+/// `TRANSACTION 'name'` stands behind a PREPARE that ends at `at`.
+fn prepares_transaction(text: &[u8], at: usize) -> bool {
+    let rest = text.get(at..).unwrap_or_default();
+    let mut tokens = Lexer::new(rest, true);
+    let word = tokens.next_token().map(|token| token.text(rest));
+    let name = tokens.next_token().map(|token| token.kind);
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"transaction"))
+        && !matches!(name, Some(TokenKind::Word | TokenKind::Semicolon) | None)
 }
 
 /// By the SET or RESET that `text` begins with.
@@ -275,6 +286,7 @@ mod tests {
             "EXPLAIN (ANALYZE, COSTS OFF) EXECUTE s",
             "explain analyze verbose execute s",
             "create temp table t as execute s",
+            "prepare transaction as select 1",
             "select 1; deallocate all",
             "SELECT * FROM \"pg_prepared_statements\"",
             "select count(*) from PG_Prepared_Statement()",
@@ -298,6 +310,7 @@ mod tests {
         }
         for text in [
             "select 'execute s'",
+            "prepare transaction 't'",
             "grant execute on function f() to r",
             "create trigger g before insert on t for each row execute function f()",
             "select execute from prepare",

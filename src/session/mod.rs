@@ -18,6 +18,7 @@ mod book;
 mod catalogue;
 mod checkout;
 pub mod context;
+mod dressing;
 mod end;
 mod frontend;
 mod kept;
@@ -58,6 +59,7 @@ use crate::{
 use book::Prepared;
 use catalogue::Reliance;
 use context::{Context, Identity};
+use dressing::Dressing;
 use kept::Kept;
 use lost::Lost;
 use marks::Sets;
@@ -106,6 +108,8 @@ struct Session {
     settings: Settings,
     /// What must be asked of the server before it may go.
     unsettled: Option<Box<Unsettled>>,
+    /// What may be sent while the server is set to them.
+    dressing: Dressing,
     /// What it is being asked.
     question: Option<Box<Question>>,
     flight: Flight,

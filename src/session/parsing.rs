@@ -125,7 +125,7 @@ impl Session {
         if is_there || server.pipeline.status() == TransactionStatus::Failed {
             return Some(named);
         }
-        if self.must_know_settings() {
+        if self.is_dressing() || self.must_know_settings() {
             return None;
         }
         let parsing = self.parsing();

@@ -79,7 +79,7 @@ impl Session {
             return way;
         }
         let too_much = *statement == Statement::TOO_LONG || self.prepared.is_full(frame.len);
-        if self.must_know_settings() {
+        if self.is_dressing() || self.must_know_settings() {
             return Way::Waits;
         }
         if !too_much && statement.marks.naming == Naming::None {
@@ -262,6 +262,9 @@ impl Session {
     fn bind_named(&mut self, frame: Frame, name: Range<usize>, named: &Named) -> Forwarded {
         self.judge_again(&named.text);
         let statement = &named.text.statement.borrow();
+        if self.must_be_dressed_for(statement) {
+            return Forwarded::Waits;
+        }
         let refusal = self.refusal(statement);
         // Bind itself is to be refused, not a Parse before it; that of an empty text is not.
         let refusal = refusal.or_else(|| self.cannot_parse(named).then_some(""));

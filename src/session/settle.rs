@@ -2,27 +2,25 @@
 //!
 //! PostgreSQL alone knows what a SET is worth after a ROLLBACK TO, or whether a lock is still held. So nothing is worked
 //! out from texts but *what might have changed*: before the server leaves the session, it is asked, by one query of our
-//! own whose answer the client does not see. Then settings are carried: the next server is set to them before it sees
-//! the session's first message ([`Session::dress`]). What cannot be carried keeps the server until a question finds it
+//! own whose answer the client does not see. Then settings are carried: the next server is set to them before it acts
+//! on the session's first message ([`super::dressing`]). What cannot be carried keeps the server until a question finds it
 //! gone.
 
 use super::{
     Link, Session,
     parsing::decides_reading,
     pins::{Trace, Traces},
-    relay::{ServerEnd, Step},
+    relay::Step,
     statement::Changes,
 };
 use crate::{
-    error::{Error, Kind},
-    server::settings::{Settings, is_identity, literal},
+    server::settings::{Settings, is_anyones, is_identity, literal},
     wire::{
         Violation,
         cursor::Cursor,
         frame::{Frame, HEADER_LEN},
         frontend,
         pipeline::Show,
-        report::Report,
     },
 };
 
@@ -45,6 +43,8 @@ pub(super) struct Unsettled {
 #[derive(Debug)]
 pub(super) struct Question {
     names: Vec<Box<str>>,
+    /// So many of them were named by statements, the others are known from before.
+    named: usize,
     /// Whether any setting is left.
     all: bool,
     traces: Traces,
@@ -160,6 +160,12 @@ impl Session {
 
     fn question(&self, unsettled: Unsettled) -> Question {
         let mut names = unsettled.names;
+        // It ends the role too.
+        if names.iter().any(|name| &**name == "session_authorization") {
+            names.retain(|name| &**name != "role");
+            names.push("role".into());
+        }
+        let named = names.len();
         // Values are kept in the client's encoding: in a new one they are to be read again.
         let all = unsettled.all || names.iter().any(|name| &**name == "client_encoding");
         if all {
@@ -178,43 +184,16 @@ impl Session {
             // With nothing ever set there is nothing left either.
             all: unsettled.all && !names.is_empty(),
             names,
+            named,
             traces,
             answer: Answer::Awaited,
-        }
-    }
-
-    /// The server serves the session only under the session's own settings: what differs is set first, and no message of
-    /// the client's is sent before that has succeeded.
-    pub(super) fn dress(&mut self) {
-        let Link::Held { server, .. } = &mut self.link else {
-            return;
-        };
-        let changes = server.settings.change_to(&self.settings);
-        server.settings = self.settings.clone();
-        if changes.is_empty() {
-            return self.tell_parameters();
-        }
-        self.context.counters.settings_applied.one();
-        for change in changes {
-            let mut query = Vec::new();
-            frontend::query_bytes(&mut query, &change);
-            self.ask(&query);
-        }
-    }
-
-    /// The server is being set to the session's settings.
-    #[inline]
-    pub(super) fn is_dressing(&self) -> bool {
-        match &self.link {
-            Link::Held { server, .. } => self.question.is_none() && server.pipeline.answers_own(),
-            _ => false,
         }
     }
 
     /// A message that answers a query of our own; the last one of it has just been taken off the pipeline.
     pub(super) fn own_reply(&mut self, frame: Frame) -> Result<(), Step> {
         match (frame.tag, &self.question) {
-            (b'E', None) => return Err(self.cannot_be_dressed(frame)),
+            (b'E', None) => self.dressing_failed(frame)?,
             (b'E', Some(_)) => self.answer(Answer::Refused),
             (b'D', Some(_)) => {
                 let answer = self.read_answer(frame);
@@ -231,22 +210,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    fn cannot_be_dressed(&self, frame: Frame) -> Step {
-        let report = Report::parse_start(self.reply_body(frame));
-        let detail = String::from_utf8_lossy(&report.sqlstate.unwrap_or_default()).into_owned();
-        let name = match &self.link {
-            Link::Held { pool, .. } => pool.view().config.name.clone(),
-            _ => String::new(),
-        };
-        let error = Error::server(
-            Kind::ServerGone,
-            name,
-            "the session's settings could not be set on another server",
-        )
-        .detail(format!("the server refused them with SQLSTATE {detail}"));
-        Step::ServerEnded(ServerEnd::Broke(error))
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -313,6 +276,18 @@ impl Question {
         self.names.is_empty() && !self.all && traces.all(|trace| trace == Trace::Discard)
     }
 
+    /// Whether a setting of which nobody can see that it is set may have been set after all was reset.
+    fn may_be_set_since(&self, name: &str) -> bool {
+        let named = self.names.iter().take(self.named);
+        name.contains('.') && named.into_iter().any(|known| **known == *name)
+    }
+
+    /// Whether the names of all that is set are asked for: others may be among them, or a SET may have failed of what the
+    /// session may not set, on this server or any other.
+    fn asks_for_names_set(&self) -> bool {
+        self.traces.has(Trace::Opaque) || !self.names.iter().all(|name| is_anyones(name))
+    }
+
     /// One SELECT of one row. Every name in it is qualified: the session's search_path is not to be trusted.
     fn text(&self) -> Vec<u8> {
         let mut sql = b"SELECT ".to_vec();
@@ -329,7 +304,7 @@ impl Question {
             sql.extend_from_slice(look_for(trace).as_bytes());
             sql.push(b',');
         }
-        if self.traces.has(Trace::Opaque) {
+        if self.asks_for_names_set() {
             sql.extend_from_slice(NAMES_SET.as_bytes());
             sql.push(b',');
         }
@@ -353,22 +328,28 @@ impl Question {
                 found.add(trace);
             }
         }
-        let unnamed = match self.traces.has(Trace::Opaque) {
-            true => column(&mut row)?.and_then(|list| std::str::from_utf8(list).ok()),
-            false => None,
-        };
+        let mut set = Vec::new();
+        if self.asks_for_names_set() {
+            let list = column(&mut row)?.unwrap_or_default();
+            let names = std::str::from_utf8(list).ok()?.split(',');
+            set.extend(names.map(|name| Box::from(name.to_ascii_lowercase())));
+            for (name, value) in &mut values {
+                let is_set = is_anyones(name) || set.iter().any(|known| **known == **name);
+                *value = value.filter(|_| is_set);
+            }
+        }
+        if !self.traces.has(Trace::Opaque) {
+            set.clear();
+        }
         let settings = match before.with(values.into_iter()) {
-            Ok(settings) if is_reset => settings.identity(),
+            Ok(settings) if is_reset => settings.after_reset(|name| self.may_be_set_since(name)),
             Ok(settings) => settings,
             Err(_) => return Some(Answer::Refused),
         };
-        let unnamed = unnamed.into_iter().flat_map(|list| list.split(','));
         Some(Answer::Got {
             settings,
             traces: found,
-            unnamed: unnamed
-                .map(|name| name.to_ascii_lowercase().into())
-                .collect(),
+            unnamed: set,
         })
     }
 }

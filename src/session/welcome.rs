@@ -110,6 +110,7 @@ impl Session {
             settings: Settings::default(),
             unsettled: None,
             question: None,
+            dressing: Default::default(),
             flight: Flight::Nothing,
             kept: Kept::Nothing,
             unnamed: Unnamed::default(),

@@ -289,6 +289,76 @@ fn a_session_whose_settings_no_server_takes_any_more_is_told_so() {
 }
 
 #[test]
+fn what_a_session_could_not_set_harms_nobody_on_the_next_server() {
+    let bed = Bed::new(1);
+    let (mut client, mut other) = (bed.client(), bed.client());
+    for left in [
+        "SELECT set_config('fsync', 'off', false) WHERE false",
+        "BEGIN; SELECT 1/0",
+        "RESET session_replication_role",
+        "ROLLBACK",
+    ] {
+        client.send(&query(left));
+        client.until_ready();
+    }
+    for _ in 0..2 {
+        other.ok("SET work_mem = '1MB'");
+        client.ok("SELECT 1");
+    }
+}
+
+#[test]
+fn what_is_set_behind_a_reset_of_all_is_the_sessions_alone() {
+    let bed = Bed::new(1);
+    let (mut client, mut other) = (bed.client(), bed.client());
+    for [begin, end] in [["BEGIN", "COMMIT"], ["SELECT 1", "SELECT 1"]] {
+        for sql in [begin, "RESET ALL", "SET app.tenant = '3'", end] {
+            client.ok(sql);
+        }
+        let tenant = "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')";
+        assert_eq!(other.value(tenant), "none");
+        assert_eq!(client.value(tenant), "3");
+        client.ok("RESET ALL");
+        assert_eq!(client.value(tenant), "none");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_authorization_ends_the_role() {
+    let bed = Bed::new(1);
+    let mut client = bed.client();
+    bed.sql("DO $$ BEGIN CREATE ROLE ended; GRANT ended TO app; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+    client.ok("SET ROLE ended");
+    client.ok("RESET SESSION AUTHORIZATION");
+    bed.client().ok("SET work_mem = '1MB'");
+    assert_eq!(client.value("SELECT current_user"), "app");
+}
+
+#[test]
+fn a_message_is_executed_under_its_sessions_settings_or_not_at_all() {
+    let bed = Bed::new(1);
+    bed.sql("CREATE ROLE undressed; GRANT undressed TO app; SET ROLE app; CREATE TABLE t (who text); GRANT ALL ON t TO PUBLIC");
+    let (mut client, mut other) = (bed.client(), bed.client());
+    client.ok("SET ROLE undressed");
+    other.ok("SELECT 1");
+    bed.sql("REVOKE undressed FROM app; DROP OWNED BY undressed; DROP ROLE undressed");
+    let insert = "INSERT INTO t VALUES (current_user)";
+    client.send(
+        &[
+            query(insert),
+            run(insert),
+            sync(),
+            query("COMMIT"),
+            query(insert),
+        ]
+        .concat(),
+    );
+    assert_eq!(client.farewell(), "E[FATAL 08006]");
+    other.ok("SELECT 1");
+    assert_eq!(bed.sql("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
 fn what_is_left_while_the_server_is_being_asked_keeps_it() {
     let bed = Bed::new(1);
     let mut other = bed.client();

@@ -1,0 +1,127 @@
+//! A server gets its session's settings before it works for it.
+//!
+//! What differs is set by a query of our own in front of the client's first message, and in the same write: a checkout
+//! with other settings costs no round trip. That is safe since the query is a transaction of its own, BEGIN to COMMIT: if
+//! anything in it fails, the COMMIT is never read, and the server is left in a failed transaction, where it refuses
+//! whatever is not the end of one. Behind the query goes therefore only what ends no transaction, and only if the
+//! settings that are changed do not decide how we read it ourselves; all else waits for the server's word. A failure
+//! ends the session, and the server is closed.
+
+use super::{
+    Link, Session,
+    outcome::Flight,
+    relay::{ServerEnd, Step},
+    statement::{self, Control, Statement},
+};
+use crate::{
+    error::{Error, Kind},
+    topology::Evidence,
+    wire::{frame::Frame, frontend, report::Report},
+};
+
+/// Settings that decide how we read a client's texts.
+const READ_BY_US: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+
+/// What may be sent to a server that is being dressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Dressing {
+    /// Nothing of the client's.
+    #[default]
+    Alone,
+    /// What ends no transaction.
+    MayBeFollowed,
+    /// Something of the client's was.
+    Followed,
+}
+
+impl Session {
+    /// The server serves the session only under the session's own settings: what differs is set first.
+    pub(super) fn dress(&mut self) {
+        let Link::Held { server, .. } = &mut self.link else {
+            return;
+        };
+        let is_same = |name: &&str| server.settings.value(name) == self.settings.value(name);
+        let is_read_alike = READ_BY_US.iter().all(is_same)
+            && statement::reading(&server.parameters) == self.reading;
+        let changes = server.settings.change_to(&self.settings);
+        server.settings = self.settings.clone();
+        if changes.is_empty() {
+            return self.tell_parameters();
+        }
+        self.dressing = match is_read_alike {
+            true => Dressing::MayBeFollowed,
+            false => Dressing::Alone,
+        };
+        self.context.counters.settings_applied.one();
+        for change in changes {
+            let mut query = Vec::new();
+            frontend::query_bytes(&mut query, &change);
+            self.ask(&query);
+        }
+    }
+
+    /// The server is being set to the session's settings.
+    #[inline]
+    pub(super) fn is_dressing(&self) -> bool {
+        match &self.link {
+            Link::Held { server, .. } => self.question.is_none() && server.pipeline.answers_own(),
+            _ => false,
+        }
+    }
+
+    /// The server is being dressed, and has been sent nothing of the client's.
+    #[inline]
+    pub(super) fn is_only_dressing(&self) -> bool {
+        self.dressing != Dressing::Followed && self.is_dressing()
+    }
+
+    /// Whether a client's message waits until its server is dressed, by its type alone. A text may have to wait all the
+    /// same.
+    pub(super) fn waits_to_be_dressed(&self, frame: Frame) -> bool {
+        let may_follow = self.dressing != Dressing::Alone
+            && matches!(
+                frame.tag,
+                b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'S' | b'H'
+            );
+        self.is_dressing() && !may_follow
+    }
+
+    /// Whether a statement waits until its server is dressed: in a failed transaction it would be executed.
+    pub(super) fn must_be_dressed_for(&self, statement: &Statement) -> bool {
+        !matches!(statement.control, Control::None | Control::Begin) && self.is_dressing()
+    }
+
+    /// A message of the client's was passed.
+    #[inline]
+    pub(super) fn followed(&mut self) {
+        if self.is_dressing() {
+            self.dressing = Dressing::Followed;
+        }
+    }
+
+    /// The server has not taken the session's settings, and nothing that was sent behind them was executed. If it ends, its
+    /// end decides.
+    pub(super) fn dressing_failed(&mut self, frame: Frame) -> Result<(), Step> {
+        let report = Report::parse_start(self.reply_body(frame));
+        let sqlstate = report.sqlstate.unwrap_or_default();
+        if matches!(report.severity, b"FATAL" | b"PANIC") {
+            self.flight = self.flight.min(Flight::CannotCommit);
+            self.report_evidence(Evidence::from_sqlstate(&sqlstate));
+            return Ok(());
+        }
+        let name = match &self.link {
+            Link::Held { pool, .. } => pool.view().config.name.clone(),
+            _ => String::new(),
+        };
+        let error = Error::server(
+            Kind::ServerGone,
+            name,
+            "the session's settings could not be set on another server",
+        )
+        .detail(format!(
+            "the server refused them with SQLSTATE {}",
+            String::from_utf8_lossy(&sqlstate)
+        ));
+        Err(Step::ServerEnded(ServerEnd::Broke(error)))
+    }
+}
