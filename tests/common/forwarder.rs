@@ -1,12 +1,15 @@
 //! A TCP forwarder between a client and a server that delays, splits, stalls or cuts what passes, each way on its own.
 //!
 //! Threads, no runtime: it works the same below blocking and async tests. Behaviour may change at any time and holds for
-//! all connections, present and future.
+//! all connections, present and future; or for those alone that log in as one user, so that probes go the same way unharmed.
 
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -74,6 +77,8 @@ fn reset(stream: &TcpStream) {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Only connections of this user are subject to behaviours.
+    user: Option<&'static str>,
 }
 
 impl Shared {
@@ -90,6 +95,15 @@ pub struct Forwarder {
 impl Forwarder {
     /// Forwards a free port of 127.0.0.1 to `target` there.
     pub fn to(target: u16) -> Forwarder {
+        Forwarder::start(target, None)
+    }
+
+    /// The same, where all connections but those of `user` always pass.
+    pub fn to_as(target: u16, user: &'static str) -> Forwarder {
+        Forwarder::start(target, Some(user))
+    }
+
+    fn start(target: u16, user: Option<&'static str>) -> Forwarder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = State {
@@ -101,6 +115,7 @@ impl Forwarder {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            user,
         });
         let accepting = shared.clone();
         thread::spawn(move || accept(&listener, target, &accepting));
@@ -167,52 +182,97 @@ fn connect(client: TcpStream, target: u16, shared: &Arc<Shared>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let copy = |stream: &TcpStream| stream.try_clone().unwrap();
     let pair = (copy(&client), copy(&server));
-    shared.lock().connections.push(pair);
+    let subject = Arc::new(AtomicBool::new(shared.user.is_none()));
+    if shared.user.is_none() {
+        shared
+            .lock()
+            .connections
+            .push((copy(&client), copy(&server)));
+    }
     let ways = [
         (copy(&client), copy(&server), Direction::ToServer),
         (server, client, Direction::ToClient),
     ];
+    let mut pair = Some(pair);
     for (from, to, direction) in ways {
-        let shared = shared.clone();
-        thread::spawn(move || pump(from, to, direction, &shared));
-    }
-}
-
-/// Until either side ends; the end is passed on.
-fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, shared: &Shared) {
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(read) => read,
+        let way = Way {
+            direction,
+            subject: subject.clone(),
+            unknown: pair.take(),
+            shared: shared.clone(),
         };
-        if !pass(&buffer[..read], &mut to, direction, shared) {
-            return;
-        }
+        thread::spawn(move || way.pump(from, to));
     }
-    // A stalled way keeps the end back too.
-    hold_while_stalled(direction, shared);
-    let _ = to.shutdown(Shutdown::Write);
 }
 
-/// Whether the connection goes on.
-fn pass(bytes: &[u8], to: &mut TcpStream, direction: Direction, shared: &Shared) -> bool {
-    match hold_while_stalled(direction, shared) {
-        Behaviour::Pass | Behaviour::Stall => to.write_all(bytes).is_ok(),
-        Behaviour::Delay(delay) => {
-            wait_for(delay, shared);
-            to.write_all(bytes).is_ok()
-        }
-        Behaviour::SingleBytes => bytes.iter().all(|byte| to.write_all(&[*byte]).is_ok()),
-        Behaviour::CutAfter(left) => {
-            let sent = left.min(bytes.len());
-            let written = to.write_all(&bytes[..sent]).is_ok();
-            let mut state = shared.lock();
-            *state.of(direction) = Behaviour::CutAfter(left - sent);
-            if sent == left {
-                state.cut();
+/// One direction of a connection.
+struct Way {
+    direction: Direction,
+    /// Behaviours hold for the connection.
+    subject: Arc<AtomicBool>,
+    /// Both sockets, until the user is known; of the way to the server only.
+    unknown: Option<(TcpStream, TcpStream)>,
+    shared: Arc<Shared>,
+}
+
+impl Way {
+    /// Until either side ends; the end is passed on.
+    fn pump(mut self, mut from: TcpStream, mut to: TcpStream) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let read = match from.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => read,
+            };
+            self.look_for_user(&buffer[..read]);
+            if !self.pass(&buffer[..read], &mut to) {
+                return;
             }
-            written && sent < left
+        }
+        // A stalled way keeps the end back too.
+        if self.subject.load(SeqCst) {
+            hold_while_stalled(self.direction, &self.shared);
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    /// The startup packet names the user, at once or behind an SSLRequest.
+    fn look_for_user(&mut self, bytes: &[u8]) {
+        let Some(user) = self.shared.user else {
+            return;
+        };
+        let named = [b"user\0", user.as_bytes(), b"\0"].concat();
+        if bytes.windows(named.len()).any(|part| part == named)
+            && let Some(pair) = self.unknown.take()
+        {
+            self.shared.lock().connections.push(pair);
+            self.subject.store(true, SeqCst);
+        }
+    }
+
+    /// Whether the connection goes on.
+    fn pass(&self, bytes: &[u8], to: &mut TcpStream) -> bool {
+        if !self.subject.load(SeqCst) {
+            return to.write_all(bytes).is_ok();
+        }
+        let (direction, shared) = (self.direction, &*self.shared);
+        match hold_while_stalled(direction, shared) {
+            Behaviour::Pass | Behaviour::Stall => to.write_all(bytes).is_ok(),
+            Behaviour::Delay(delay) => {
+                wait_for(delay, shared);
+                to.write_all(bytes).is_ok()
+            }
+            Behaviour::SingleBytes => bytes.iter().all(|byte| to.write_all(&[*byte]).is_ok()),
+            Behaviour::CutAfter(left) => {
+                let sent = left.min(bytes.len());
+                let written = to.write_all(&bytes[..sent]).is_ok();
+                let mut state = shared.lock();
+                *state.of(direction) = Behaviour::CutAfter(left - sent);
+                if sent == left {
+                    state.cut();
+                }
+                written && sent < left
+            }
         }
     }
 }

@@ -1,14 +1,21 @@
 //! Connections that end after any byte: what is left is a pool whose servers are all clean, all known, and all in use.
 
-use std::io::Write;
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use crate::{
-    bed::{Bed, USER, wait_until},
+    bed::{self, Bed, USER, wait_until},
+    cutter::{Behaviour, Direction, Forwarder},
     raw::{Client, bind, describe, execute, flush, frame, parse, query, run, startup, sync},
 };
 
 /// Servers of the pool.
 const POOL: usize = 2;
+
+/// A server's connection is cut at every so many bytes: a prime, so that all parts of messages are met.
+const STEP: usize = 41;
 
 /// Whatever a session can leave on a server, as one row; a clean server answers [`CLEAN`].
 const LEFT: &str = "SELECT current_setting('work_mem'), coalesce(nullif(current_setting('my.x', true), ''), '-'), \
@@ -108,7 +115,10 @@ struct Cut {
 
 impl Cut {
     fn new() -> Cut {
-        let bed = Bed::new(POOL);
+        Cut::of(Bed::new(POOL))
+    }
+
+    fn of(bed: Bed) -> Cut {
         bed.sql("SET ROLE app; CREATE TABLE t (i int)");
         // Roles are the whole cluster's, and the shared server serves every test.
         bed.sql(
@@ -186,4 +196,40 @@ fn a_login_that_ends_after_any_byte_leaves_nothing() {
         stream.write_all(&packet[..at]).unwrap();
     }
     cut.check("logins");
+}
+
+/// Reads until nothing more comes: what was to be cut is cut by then, or never will be.
+fn listen(client: &mut Client) {
+    const QUIET: Duration = Duration::from_millis(30);
+    client.stream.set_read_timeout(Some(QUIET)).unwrap();
+    while matches!(client.stream.read(&mut [0; 4096]), Ok(1..)) {}
+}
+
+/// Bytes that servers are sent (then: that they send) before their connections end. Probes go the same way, and are not
+/// cut: a primary whose probes end is no primary until one gets through.
+#[test]
+fn a_server_that_ends_after_any_byte_is_replaced_by_a_clean_one() {
+    let server = bed::shared();
+    let forwarder = Forwarder::to_as(server.port, USER);
+    let mut node = server.node("pg1");
+    node.port = forwarder.port();
+    let cut = Cut::of(Bed::start(server, bed::config(vec![node], POOL)));
+    for (name, bytes) in conversations() {
+        for (direction, limit) in [
+            (Direction::ToServer, bytes.len()),
+            (Direction::ToClient, 2 * bytes.len()),
+        ] {
+            for at in (0..limit).step_by(STEP) {
+                let mut client = cut.bed.client();
+                client.ok("SELECT 1");
+                forwarder.set(direction, Behaviour::CutAfter(at));
+                client.send(&bytes);
+                listen(&mut client);
+                forwarder.cut();
+                forwarder.set(direction, Behaviour::Pass);
+                client.cut();
+                cut.check(&format!("{name}, {direction:?} cut after {at} bytes"));
+            }
+        }
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! Clients are raw sockets: a driver would hide the order of messages, and would not send the wrong ones.
 
+#[allow(dead_code)] // not all of it is needed here
+#[path = "../common/forwarder.rs"]
+mod cutter;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 #[path = "../common/random.rs"]
