@@ -144,7 +144,7 @@ impl<'t> Lexer<'t> {
     }
 
     #[inline]
-    fn skip(&self, mut pos: usize, within: fn(u8) -> bool) -> usize {
+    fn skip(&self, mut pos: usize, within: impl Fn(u8) -> bool) -> usize {
         while let Some(&byte) = self.text.get(pos) {
             if !within(byte) {
                 break;
@@ -510,5 +510,19 @@ const fn is_op_byte(byte: u8) -> bool {
 
 #[inline]
 fn is_word_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' | 0x80..)
+    WORD_BYTE[byte as usize]
+}
+
+/// One look per byte: most of a text is words.
+static WORD_BYTE: [bool; 256] = word_bytes();
+
+const fn word_bytes() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] =
+            matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' | 0x80..);
+        byte += 1;
+    }
+    table
 }
