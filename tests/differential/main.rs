@@ -54,10 +54,12 @@ use std::sync::{
 use compare::compare;
 use generate::Script;
 use shrink::shrink;
-use world::World;
+use world::{Port, World};
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 150;
+/// The same on the port that splits.
+const SPLIT_SEEDS: u64 = 50;
 /// Differences that are shown; of the others the seeds.
 const SHOWN: usize = 3;
 /// After so many differences no more are looked for.
@@ -70,23 +72,35 @@ fn from_environment(name: &str) -> Option<u64> {
 
 #[test]
 fn a_pooled_session_sees_what_a_direct_one_sees() {
+    all(Port::Primary, SEEDS);
+}
+
+#[test]
+fn a_session_whose_reads_go_to_replicas_sees_what_a_direct_one_sees() {
+    all(Port::Split, SPLIT_SEEDS);
+}
+
+fn all(port: Port, usual: u64) {
     let failure = match from_environment("PGSLUICE_DIFFERENTIAL_SEED") {
-        Some(seed) => one(seed),
-        None => many(from_environment("PGSLUICE_DIFFERENTIAL_SEEDS").unwrap_or(SEEDS)),
+        Some(seed) => one(port, seed),
+        None => {
+            let seeds = from_environment("PGSLUICE_DIFFERENTIAL_SEEDS");
+            many(port, seeds.unwrap_or(usual))
+        }
     };
     // By now the servers are gone: a panic beside them would show their logs.
     assert!(failure.is_none(), "{}", failure.unwrap_or_default());
 }
 
 /// The seeds below `end`, two at a time; what failed.
-fn many(end: u64) -> Option<String> {
+fn many(port: Port, end: u64) -> Option<String> {
     let next = AtomicU64::new(from_environment("PGSLUICE_DIFFERENTIAL_FIRST").unwrap_or(0));
-    let failed = Mutex::new(Vec::new());
+    let (failed, on_replicas) = (Mutex::new(Vec::new()), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for workers in [1, 2] {
-            let (next, failed) = (&next, &failed);
+            let (next, failed, on_replicas) = (&next, &failed, &on_replicas);
             scope.spawn(move || {
-                let mut world = World::new(workers);
+                let mut world = World::new(workers, port);
                 let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
                 for seed in seeds.take_while(|seed| *seed < end) {
                     if failed.lock().unwrap().len() >= ENOUGH {
@@ -100,9 +114,13 @@ fn many(end: u64) -> Option<String> {
                         failed.lock().unwrap().push((seed, shown));
                     }
                 }
+                on_replicas.fetch_add(world.replicas_transactions(), Relaxed);
             });
         }
     });
+    let on_replicas = on_replicas.into_inner();
+    eprintln!("{port:?}: {on_replicas} transactions on replicas");
+    assert_eq!(on_replicas > 0, port == Port::Split);
     let failed = failed.into_inner().unwrap();
     let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
     let shown = failed.iter().take(SHOWN);
@@ -128,8 +146,8 @@ impl Drop for Named {
 }
 
 /// Alone, and made as short as may be.
-fn one(seed: u64) -> Option<String> {
-    let mut world = World::new(1);
+fn one(port: Port, seed: u64) -> Option<String> {
+    let mut world = World::new(1, port);
     let script = Script::new(seed, &world.bed.database);
     let difference = compare(&mut world, &script, seed)?;
     let (script, difference) = shrink(&mut world, script, seed, difference);

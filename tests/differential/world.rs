@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use pgsluice::config::Sequences;
+use pgsluice::config::{Consistency, Route, Sequences};
 
 use crate::{
     bed::{self, Bed, USER, wait_until},
@@ -89,16 +89,69 @@ fn primary() -> Arc<Server> {
     server
 }
 
+/// What the session talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// Everything goes to the primary.
+    Primary,
+    /// Proven reads go to replicas.
+    Split,
+}
+
+/// Two replicas of the primary, the second of which is always late; they end with the last world that has them.
+fn replicas() -> Arc<[Server; 2]> {
+    static SHARED: Mutex<std::sync::Weak<[Server; 2]>> = Mutex::new(std::sync::Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(replicas) = shared.upgrade() {
+        return replicas;
+    }
+    let primary = primary();
+    let replicas = Arc::new([primary.replica(), primary.replica()]);
+    replicas[1].sql("ALTER SYSTEM SET recovery_min_apply_delay = '50ms'");
+    replicas[1].sql("SELECT pg_reload_conf()");
+    *shared = Arc::downgrade(&replicas);
+    replicas
+}
+
 /// A database, and a proxy whose pool only this world uses.
 pub struct World {
     pub bed: Bed,
     admin: Client,
+    /// Of the port that splits.
+    replicas: Vec<Replica>,
+    _servers: Option<Arc<[Server; 2]>>,
+}
+
+/// A session on a replica, to see how far it is.
+struct Replica(Client);
+
+impl Replica {
+    fn wait(&mut self, lsn: &str) {
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
+        wait_until("the replica has it all", || self.0.value(&replayed) == "t");
+    }
+
+    /// Transactions in `database` that were not ours.
+    fn transactions(&mut self, database: &str) -> u64 {
+        let sql = format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{database}'");
+        self.0.value(&sql).parse().unwrap()
+    }
 }
 
 impl World {
-    pub fn new(workers: usize) -> World {
+    pub fn new(workers: usize, port: Port) -> World {
         let server = primary();
-        let mut config = bed::config(vec![server.node("pg1")], POOL);
+        let servers = (port == Port::Split).then(replicas);
+        let mut nodes = vec![server.node("pg1")];
+        for (number, replica) in servers.iter().flat_map(|s| s.iter()).enumerate() {
+            nodes.push(replica.node(&format!("pg{}", number + 2)));
+        }
+        let mut config = bed::config(nodes, POOL);
+        if port == Port::Split {
+            config.listeners[0].route = Route::Split;
+            // Scripts hardly pause: under `session` they would seldom leave the primary.
+            config.reads.consistency = Consistency::OwnWrites;
+        }
         config.workers = workers;
         config.pool.sequences = Sequences::Pin;
         let bed = Bed::start(server, config);
@@ -109,7 +162,23 @@ impl World {
         for name in CUSTOM {
             admin.ok(&format!("ALTER DATABASE {} SET {name} = ''", bed.database));
         }
-        World { bed, admin }
+        let session = |server: &Server| {
+            let addr = std::net::SocketAddr::from(([127, 0, 0, 1], server.port));
+            Replica(Client::connect(addr, "postgres", "postgres"))
+        };
+        World {
+            replicas: servers.iter().flat_map(|s| s.iter()).map(session).collect(),
+            _servers: servers,
+            bed,
+            admin,
+        }
+    }
+
+    /// How much was read on replicas so far.
+    pub fn replicas_transactions(&mut self) -> u64 {
+        let database = &self.bed.database;
+        let each = self.replicas.iter_mut().map(|r| r.transactions(database));
+        each.sum()
     }
 
     /// Makes everything anew, once nobody uses the old.
@@ -124,6 +193,11 @@ impl World {
             || admin.value(QUIET) == "t",
         );
         admin.ok(ANEW);
+        // The session is a new one: what others did before it need not be seen by it.
+        let lsn = admin.value("SELECT pg_current_wal_insert_lsn()");
+        self.replicas
+            .iter_mut()
+            .for_each(|replica| replica.wait(&lsn));
     }
 
     /// What the session of `script` sees on the server itself.
