@@ -14,7 +14,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nodes::{Server, installations, system_bin};
-use pgsluice::{config::Consistency, topology::Moment};
+use pgsluice::{
+    config::{Consistency, Writes},
+    topology::Moment,
+};
 use proxied::{Cluster, READS, SPLIT, Session, wait_until};
 use tokio_postgres::NoTls;
 
@@ -262,4 +265,92 @@ fn a_read_whose_replica_ends_runs_on_another_node() {
             .proxied
             .wait_health(name, pgsluice::topology::Health::Up);
     }
+}
+
+#[test]
+fn what_one_session_wrote_another_sees_by_its_token() {
+    let cluster = cluster(&system_bin(), |config| {
+        config.reads.consistency = Consistency::Eventual;
+    });
+    for replica in [&cluster.pg2, &cluster.pg3] {
+        replica.sql("ALTER SYSTEM SET recovery_min_apply_delay = '100ms'");
+        replica.sql("SELECT pg_reload_conf()");
+    }
+    let (writer, reader) = (session(&cluster), session(&cluster));
+    for value in 1..=20 {
+        writer.sql(&format!("update kv set v = {value} where k = 5"));
+        let token = writer.sql("show pgsluice.lsn");
+        reader.sql(&format!("set pgsluice.min_lsn = '{token}'"));
+        let seen = reader.sql("select v from kv where k = 5 /* by token. */");
+        assert_eq!(seen, value.to_string());
+        if value % 5 == 0 {
+            wait_fresh(&cluster);
+            assert_eq!(
+                reader.sql("select v from kv where k = 5 /* by token. */"),
+                seen
+            );
+        }
+    }
+    assert!(ran(&cluster, "/* by token. */").1, "never on a replica");
+    let token = writer.sql("show pgsluice.lsn");
+    let mut parts: Vec<&str> = token.split('/').collect();
+    parts[1] = "00000063";
+    for (token, sqlstate) in [("nonsense", "22023"), (&parts.join("/"), "40001")] {
+        let told = reader
+            .try_sql(&format!("set pgsluice.min_lsn = '{token}'"))
+            .unwrap_err();
+        assert!(told.is("ERROR", sqlstate), "{told:?}");
+    }
+}
+
+#[test]
+fn a_session_is_told_where_its_statements_run_and_may_keep_reads_on_the_primary() {
+    let cluster = cluster(&system_bin(), |_| {});
+    let session = session(&cluster);
+    assert_eq!(session.sql("explain route select v from kv"), "replica");
+    for unproven in ["update kv set v = 1", "select txid_current()", "nonsense"] {
+        assert_eq!(
+            session.sql(&format!("EXPLAIN ROUTE {unproven};")),
+            "primary",
+            "{unproven}"
+        );
+    }
+    session.sql("set pgsluice.explain = on");
+    session.sql("set pgsluice.route = 'primary'");
+    wait_fresh(&cluster);
+    assert_eq!(session.sql("explain route select v from kv"), "primary");
+    session.sql("select v from kv where k = 1 /* kept. */");
+    assert_eq!(ran(&cluster, "/* kept. */"), ON_PRIMARY);
+    session.sql("reset pgsluice.route");
+    wait_fresh(&cluster);
+    session.sql("select v from kv where k = 1 /* let go. */");
+    assert_eq!(ran(&cluster, "/* let go. */"), ON_REPLICA);
+}
+
+#[test]
+fn a_replica_listener_may_send_writes_to_the_primary() {
+    let cluster = cluster(&system_bin(), |config| {
+        config.listeners[READS].writes = Writes::Primary;
+    });
+    let session = cluster.proxied.session(READS);
+    wait_until("the catalogue is read", || {
+        let told = session.sql("select count(*) from kv /* reads. */");
+        told == "100" && ran(&cluster, "/* reads. */").1
+    });
+    session.sql("update kv set v = 9 where k = 9 /* writes. */");
+    assert_eq!(ran(&cluster, "/* writes. */"), ON_PRIMARY);
+    session.sql("begin");
+    session.sql("update kv set v = 10 where k = 9 /* in transaction. */");
+    assert_eq!(
+        session.sql("select v from kv where k = 9 /* in transaction. */"),
+        "10"
+    );
+    session.sql("commit");
+    assert_eq!(ran(&cluster, "/* in transaction. */"), ON_PRIMARY);
+    wait_fresh(&cluster);
+    assert_eq!(
+        session.sql("select v from kv where k = 9 /* after. */"),
+        "10"
+    );
+    assert_eq!(ran(&cluster, "/* after. */"), ON_REPLICA);
 }

@@ -351,6 +351,11 @@ impl Context {
         self.topology_changed.notified()
     }
 
+    /// Looks at the snapshot in force.
+    pub fn with_topology<T>(&self, look: impl FnOnce(&Topology) -> T) -> T {
+        look(&self.topology.borrow())
+    }
+
     /// A node by name, in the snapshot in force.
     pub fn node(&self, name: &str) -> Option<Arc<NodeView>> {
         let topology = self.topology.borrow();

@@ -6,6 +6,7 @@ use super::{
     Link, Session,
     marks::Naming,
     outcome::Flight,
+    own,
     registry::Activity,
     relay::{End, Step},
     statement::{Control, Remains, Sequences, Statement},
@@ -252,6 +253,18 @@ impl Session {
 
     fn forward_query(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let ahead = self.statement_ahead();
+        if self.split.is_some()
+            && ahead.as_ref().is_none_or(|statement| !statement.is_read())
+            && let Some(command) =
+                own::command(self.body(frame).strip_suffix(&[0]).unwrap_or_default())
+            && let Some(sql) = self.answer_for_proxy(&command)
+        {
+            let mut query = Vec::new();
+            frontend::query_bytes(&mut query, &sql);
+            self.note_flight(Flight::CannotCommit);
+            self.replace(frame, &query, Sent::Query);
+            return Ok(Forwarded::Passed);
+        }
         let text = self.body(frame).strip_suffix(&[0]);
         let statement = match ahead {
             Some(statement) => statement,

@@ -45,8 +45,7 @@ impl Session {
     #[inline]
     pub(super) fn begin_to_keep(&mut self) {
         let is_wanted = !matches!(self.kept, Kept::Again)
-            && self.listener.route != Route::Replica
-            && !self.is_visiting()
+            && self.route_held() != Route::Replica
             && !self.pins.is_pinned()
             && self.context.config.borrow().failover.replay_aborted;
         if is_wanted {

@@ -27,6 +27,7 @@ mod lost;
 mod marks;
 mod native;
 pub mod outcome;
+mod own;
 mod parsing;
 mod pins;
 mod prepared;

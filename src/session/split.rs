@@ -11,14 +11,14 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    Session, ahead::Batch, catalogue::Reliance, outcome::Cause, relay::ServerEnd,
+    Session, ahead::Batch, catalogue::Reliance, outcome::Cause, own::explanation, relay::ServerEnd,
     statement::Statement,
 };
 use crate::{
-    config::{Consistency, Route},
+    config::{Consistency, Route, Writes},
     server::{connection::Server, pool::Pool},
-    topology::{Moment, NodeView, Role},
-    wire::{buffer::Buffer, report::Report},
+    topology::{Lsn, Moment, NodeView, Role, Topology},
+    wire::{backend, buffer::Buffer, report::Report},
 };
 
 /// Where the next server is to be.
@@ -83,6 +83,8 @@ impl Aim {
 const READ: &str = "read";
 /// No replica was fresh enough for a proven read.
 const STALE: &str = "stale";
+/// The session wants its reads on the primary.
+const SETTING: &str = "setting";
 /// A replica could not answer the proven read.
 const REPEATED: &str = "repeated";
 /// More than a single Query or Parse, or not all of it was here.
@@ -107,6 +109,8 @@ pub(super) struct Split {
     watermark: Moment,
     /// The generation of the replica that served last, and when its last answer had come.
     last: (u64, Moment),
+    /// What another session wrote up to here must be seen: until the primary is known to have got so far, only there.
+    min_lsn: Option<Lsn>,
     /// Since the primary was last quiet, something was sent there that may write.
     wrote: bool,
     /// Why it was taken.
@@ -154,6 +158,7 @@ impl Split {
             reason: UNREADABLE,
             watermark: Moment::NEVER,
             last: (0, Moment::NEVER),
+            min_lsn: None,
             wrote: false,
             ahead: None,
             visit: None,
@@ -186,12 +191,15 @@ impl Session {
             batch.is_proven = !self.context.learned.is_refuted(bytes);
         }
         let is_split = self.listener.route == Route::Split;
-        let need = self.need();
+        let splits = is_split || self.listener.writes == Writes::Primary;
+        self.look_for_min_lsn();
+        let (need, stays) = (self.need(), self.reads_stay());
         let Some(split) = &mut self.split else {
             return Aim::Listener;
         };
         split.aim = match (batch.is_proven, split.again) {
-            (false, _) if is_split => Aim::Primary,
+            (false, _) if splits => Aim::Primary,
+            (true, None) if is_split && (stays || split.min_lsn.is_some()) => Aim::Primary,
             (false, _) => Aim::Listener,
             (true, Some((Again::Replica, generation))) => Aim::Other(generation),
             (true, Some((Again::Primary, _))) if is_split => Aim::Primary,
@@ -212,11 +220,49 @@ impl Session {
                     is_proven: true, ..
                 },
                 None,
+            ) if stays => SETTING,
+            (
+                Batch {
+                    is_proven: true, ..
+                },
+                None,
             ) => STALE,
             (batch, _) => batch.reason().unwrap_or(UNREADABLE),
         };
         split.ahead = batch.statement;
         split.aim
+    }
+
+    /// From now on the session's reads see what was written up to `lsn`.
+    pub(super) fn must_see(&mut self, lsn: Lsn) {
+        if let Some(split) = &mut self.split {
+            split.min_lsn = split.min_lsn.max(Some(lsn));
+            // What is in a token was written before it was shown.
+            split.watermark = Moment::now();
+            self.context.outside.want_fresh(split.watermark);
+        }
+    }
+
+    /// Once the primary is known to have got so far, the token is a true one, and the watermark says the rest.
+    fn look_for_min_lsn(&mut self) {
+        let Some(split) = &mut self.split else {
+            return;
+        };
+        let primary = |t: &Topology| t.primary().map(|primary| primary.position.insert());
+        if split.min_lsn.is_some() && self.context.with_topology(primary) >= split.min_lsn {
+            split.min_lsn = None;
+        }
+    }
+
+    /// A replica that would serve a read now.
+    pub(super) fn fresh_node(&self) -> Option<String> {
+        let (need, now) = (self.need(), Moment::now());
+        self.context.with_topology(|topology| {
+            let mut fresh = topology
+                .replicas_up()
+                .filter(|node| need.is_met_by(node, now));
+            fresh.next().map(|node| node.config.name.clone())
+        })
     }
 
     /// What a replica must be for the session's next read.
@@ -256,7 +302,7 @@ impl Session {
     /// A server was taken for what the client sent: of a replica, for a visit if it can be one.
     pub(super) fn begin_visit(&mut self, pool: &Rc<Pool>) {
         let view = pool.view();
-        let route = self.listener.route;
+        let (route, explains) = (self.listener.route, self.wants_explanations());
         let Some(split) = &mut self.split else {
             return;
         };
@@ -264,6 +310,9 @@ impl Session {
             let is_replica = view.role == Role::Replica;
             let reason = if is_replica { READ } else { split.reason };
             self.context.counters.count_route(reason);
+            if explains {
+                backend::notice(&mut self.out, &explanation(&view, reason));
+            }
         }
         let len = std::mem::take(&mut split.repeatable);
         if len == 0 || view.role != Role::Replica {
@@ -297,9 +346,10 @@ impl Session {
 
     /// What the held server was taken for.
     pub(super) fn route_held(&self) -> Route {
-        match self.is_visiting() {
-            true => Route::Replica,
-            false => self.listener.route,
+        match &self.split {
+            Some(split) if split.visit.is_some() => Route::Replica,
+            Some(split) if split.aim == Aim::Primary => Route::Primary,
+            _ => self.listener.route,
         }
     }
 

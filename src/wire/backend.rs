@@ -114,6 +114,18 @@ pub fn error_response(out: &mut Vec<u8>, fields: Fields<'_>) {
     frame(out, b'E', |out| write_fields(out, fields));
 }
 
+/// A NOTICE of our own.
+pub fn notice(out: &mut Vec<u8>, message: &str) {
+    let fields = Fields {
+        severity: "NOTICE",
+        sqlstate: "00000",
+        message,
+        hint: None,
+        routine: None,
+    };
+    frame(out, b'N', |out| write_fields(out, fields));
+}
+
 fn write_fields(out: &mut Vec<u8>, fields: Fields<'_>) {
     let named = [
         (b'S', Some(fields.severity)),
