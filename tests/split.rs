@@ -213,6 +213,16 @@ fn a_proven_read_that_a_replica_cannot_answer_runs_on_the_primary() {
     assert_eq!(session.sql("select 1/1"), "1");
 }
 
+/// Kills the whole server at once, and waits until the last of it has gone.
+fn kill(server: &Server) {
+    let pids = server.pids();
+    for pid in &pids {
+        let _ = nix::sys::signal::kill(*pid, Signal::SIGKILL);
+    }
+    let is_gone = |pid: &nix::unistd::Pid| nix::sys::signal::kill(*pid, None).is_err();
+    wait_until("the server is gone", || pids.iter().all(is_gone));
+}
+
 #[test]
 fn a_read_whose_replica_ends_runs_on_another_node() {
     let cluster = cluster(&system_bin(), |_| {});
@@ -240,9 +250,7 @@ fn a_read_whose_replica_ends_runs_on_another_node() {
         });
         let ending = ending.unwrap();
         match how {
-            Signal::SIGKILL => ending.pids().iter().for_each(|pid| {
-                let _ = nix::sys::signal::kill(*pid, how);
-            }),
+            Signal::SIGKILL => kill(ending),
             _ => ending.ctl(&[
                 "stop",
                 "-m",

@@ -18,6 +18,8 @@ pub(super) struct Batch {
     pub statement: Option<Statement>,
     /// It is proven to do nothing but read.
     pub is_proven: bool,
+    /// Or only said to: it must not run twice.
+    pub is_hinted: bool,
 }
 
 impl Batch {
@@ -39,7 +41,7 @@ impl Session {
             let is_read = match frame.tag {
                 b'Q' if at == 0 => self.is_read_query(body, &mut batch),
                 b'P' if batch.statement.is_none() => self.is_read_parse(body, &mut batch),
-                b'B' => self.is_read_bind(body, &batch),
+                b'B' => self.is_read_bind(body, &mut batch),
                 b'D' | b'E' | b'H' | b'S' => true,
                 _ => false,
             };
@@ -61,6 +63,7 @@ impl Session {
         let text = body.strip_suffix(&[0]).filter(|t| t.len() < MAX_TEXT);
         let statement = text.map(|text| self.statement(text));
         let is_read = statement.as_ref().is_some_and(Statement::is_read);
+        batch.is_hinted |= statement.as_ref().is_some_and(Statement::is_hinted);
         batch.statement = statement;
         is_read
     }
@@ -72,6 +75,7 @@ impl Session {
             (Ok(b""), Ok(text)) if text.len() < MAX_TEXT => {
                 let statement = self.statement(text);
                 let is_read = statement.is_read();
+                batch.is_hinted |= statement.is_hinted();
                 batch.statement = Some(statement);
                 is_read
             }
@@ -79,15 +83,15 @@ impl Session {
         }
     }
 
-    fn is_read_bind(&self, body: &[u8], batch: &Batch) -> bool {
+    fn is_read_bind(&self, body: &[u8], batch: &mut Batch) -> bool {
         let mut cursor = Cursor::new(body);
         match (cursor.cstr(), cursor.cstr()) {
             (Ok(_portal), Ok(b"")) => match &batch.statement {
                 // What was parsed in this batch has been looked at.
                 Some(_) => true,
-                None => self.is_read_unnamed(),
+                None => self.is_read_unnamed(batch),
             },
-            (Ok(_portal), Ok(name)) => self.is_read_named(name),
+            (Ok(_portal), Ok(name)) => self.is_read_named(name, batch),
             _ => false,
         }
     }

@@ -3,23 +3,28 @@
 //! A verdict is good for the state of the catalogue that it was given in, and is given anew for a statement that was
 //! parsed in another. What ran under one that ended meanwhile keeps its server.
 
-use super::{Link, Session, shapes::Purpose, statement::Statement, texts::Text};
+use super::{Link, Session, ahead::Batch, shapes::Purpose, statement::Statement, texts::Text};
 use crate::{catalogues::Reading, route::effects::Names, wire::cursor::Cursor};
 
 impl Session {
     /// Whether the client's unnamed statement is a proven read.
-    pub(super) fn is_read_unnamed(&self) -> bool {
-        let statement = self.unnamed.statement.as_ref();
-        statement.is_some_and(|s| s.is_read() && !self.is_outdated(s))
+    pub(super) fn is_read_unnamed(&self, batch: &mut Batch) -> bool {
+        let Some(statement) = &self.unnamed.statement else {
+            return false;
+        };
+        batch.is_hinted |= statement.is_hinted();
+        statement.is_read() && !self.is_outdated(statement)
     }
 
     /// The same for a named one.
-    pub(super) fn is_read_named(&self, name: &[u8]) -> bool {
+    pub(super) fn is_read_named(&self, name: &[u8], batch: &mut Batch) -> bool {
         let Some(named) = self.prepared.find(name) else {
             return false;
         };
         self.judge_again(&named.text);
-        named.text.statement.borrow().is_read()
+        let statement = named.text.statement.borrow();
+        batch.is_hinted |= statement.is_hinted();
+        statement.is_read()
     }
 }
 

@@ -104,8 +104,10 @@ pub(super) enum Again {
 #[derive(Debug)]
 pub(super) struct Split {
     aim: Aim,
-    /// Bytes of the batch for which it was taken, if that may be repeated; else 0.
-    repeatable: usize,
+    /// Bytes of the batch for which it was taken, if that may be a visit; else 0.
+    visitable: usize,
+    /// It may be sent again.
+    repeatable: bool,
     watermark: Moment,
     /// The generation of the replica that served last, and when its last answer had come.
     last: (u64, Moment),
@@ -154,7 +156,8 @@ impl Split {
     pub fn of(route: Route) -> Option<Box<Self>> {
         let split = Split {
             aim: Aim::Listener,
-            repeatable: 0,
+            visitable: 0,
+            repeatable: false,
             reason: UNREADABLE,
             watermark: Moment::NEVER,
             last: (0, Moment::NEVER),
@@ -207,7 +210,8 @@ impl Session {
             (true, Some((_, generation))) => Aim::Other(generation),
             (true, None) => Aim::Listener,
         };
-        split.repeatable = if batch.is_proven { batch.len } else { 0 };
+        split.visitable = if batch.is_proven { batch.len } else { 0 };
+        split.repeatable = !batch.is_hinted;
         split.reason = match (&batch, split.again) {
             (
                 Batch {
@@ -314,7 +318,7 @@ impl Session {
                 backend::notice(&mut self.out, &explanation(&view, reason));
             }
         }
-        let len = std::mem::take(&mut split.repeatable);
+        let len = std::mem::take(&mut split.visitable);
         if len == 0 || view.role != Role::Replica {
             return;
         }
@@ -482,7 +486,7 @@ impl Session {
         let Some(visit) = &mut split.visit else {
             return false;
         };
-        if is_second || visit.is_answered || again.is_none() {
+        if is_second || !split.repeatable || visit.is_answered || again.is_none() {
             return false;
         }
         visit.repeats = again;

@@ -164,7 +164,12 @@ impl Statement {
         }
     }
 
-    /// A proven read, which leaves nothing behind.
+    /// A read by the client's word alone: nobody knows what running it twice does.
+    pub fn is_hinted(&self) -> bool {
+        matches!(&self.class, Some(class) if class.reason == Reason::Hint)
+    }
+
+    /// A proven read, or one by somebody's word, which leaves nothing behind.
     pub fn is_read(&self) -> bool {
         matches!(&self.class, Some(class) if class.place == Place::Anywhere) && self.pin.is_none()
     }
