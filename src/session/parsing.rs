@@ -133,7 +133,16 @@ impl Session {
         if is_read_so(&named) {
             return Some(named);
         }
-        if let Some(other) = named.elsewhere.as_ref().filter(|other| is_read_so(other)) {
+        // What was read here under settings that nobody knows is not read once more: it may be just what is asked about.
+        let is_here = |read: &Named| {
+            let Link::Held { server, .. } = &self.link else {
+                return false;
+            };
+            let is_unknown = read.reading.is_none() && parsing.reading.is_none();
+            is_unknown && server.statements.epoch_of(read.text.id).is_some()
+        };
+        let elsewhere = named.elsewhere.as_ref();
+        if let Some(other) = elsewhere.filter(|other| is_read_so(other) || is_here(other)) {
             return Some(Named::clone(other));
         }
         let id = self.content_of(parsing.shared, &named.text.rest);
