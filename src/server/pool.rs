@@ -305,11 +305,8 @@ impl Pool {
     }
 
     fn remember_welcome(&self, server: &mut Server) {
-        let mut welcome = self.welcome.borrow_mut();
-        match &*welcome {
-            Some(known) if **known == *server.parameters => server.parameters = known.clone(),
-            _ => *welcome = Some(server.parameters.clone()),
-        }
+        server.parameters = self.shared.intern(&server.parameters);
+        *self.welcome.borrow_mut() = Some(server.parameters.clone());
     }
 
     fn dial_failed(self: &Rc<Self>, error: Error) {

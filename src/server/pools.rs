@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,6 +77,8 @@ pub struct Shared {
     now: Cell<Instant>,
     observer: Box<dyn Observer>,
     map: RefCell<HashMap<Arc<Profile>, Vec<Rc<Pool>>>>,
+    /// What servers said at their logins, each once: a session that goes from one to the other compares pointers.
+    welcomes: RefCell<Vec<Weak<Parameters>>>,
 }
 
 /// What a reload may change.
@@ -122,6 +124,19 @@ impl Fresh {
 }
 
 impl Shared {
+    /// The same parameters, as all servers and sessions of the worker share them.
+    pub(super) fn intern(&self, parameters: &Rc<Parameters>) -> Rc<Parameters> {
+        let mut welcomes = self.welcomes.borrow_mut();
+        welcomes.retain(|known| known.strong_count() > 0);
+        let mut alive = welcomes.iter().filter_map(Weak::upgrade);
+        if let Some(known) = alive.find(|known| known == parameters) {
+            return known;
+        }
+        drop(alive);
+        welcomes.push(Rc::downgrade(parameters));
+        parameters.clone()
+    }
+
     /// The worker's coarse clock: as of its last tick.
     pub fn now(&self) -> Instant {
         self.now.get()
@@ -337,6 +352,7 @@ impl Pools {
             now: Cell::new(now),
             observer,
             map: RefCell::default(),
+            welcomes: RefCell::default(),
         });
         Pools { shared }
     }

@@ -189,6 +189,7 @@ impl Session {
         if !function.is_ok_and(functions::is_large_object) {
             self.pin("function_call");
         }
+        self.note_write();
         self.note_flight(Flight::MayCommit);
         Sent::FunctionCall
     }

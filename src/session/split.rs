@@ -421,6 +421,8 @@ impl Session {
     pub(super) fn note_ready(&mut self, now: Moment, quiet: bool) {
         let consistency = self.context.config.borrow().reads.consistency;
         let route = self.listener.route;
+        // What statements with names of their own do is not looked at when they run.
+        let is_unseen = self.names_are_native();
         let Some(split) = &mut self.split else {
             return;
         };
@@ -432,12 +434,12 @@ impl Session {
         if route != Route::Split {
             return;
         }
+        let wrote = split.wrote || is_unseen;
         let moves = match consistency {
             Consistency::Eventual => false,
-            Consistency::OwnWrites => split.wrote,
+            Consistency::OwnWrites => wrote,
             Consistency::Session | Consistency::Database => true,
         };
-        let wrote = split.wrote;
         split.wrote &= !quiet;
         if moves {
             split.watermark = now;
