@@ -8,13 +8,13 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Database, REFRESH, Settings, Shared, Snapshot, lock, next_epoch,
+    Database, FIRST_LOOK, LAST_LOOK, REFRESH, Settings, Shared, Snapshot, lock, next_epoch,
     read::{self, Read},
 };
 use crate::{
     metrics::Metrics,
     route::catalogue::{Catalogue, judge},
-    topology::{NodeView, Topology},
+    topology::{Moment, NodeView, Topology},
 };
 
 /// Definitions come in rows: a migration should cost one reading, not one for each statement.
@@ -38,6 +38,8 @@ struct Keeper {
     /// Of the primary that was read last.
     generation: u64,
     last_used: Instant,
+    /// Until sessions may ask for the next reading.
+    pause: Duration,
     /// Failures are told once.
     failing: bool,
 }
@@ -49,6 +51,7 @@ pub(super) async fn run(shared: Weak<Shared>, database: Arc<Database>) {
         kept: None,
         generation: 0,
         last_used: Instant::now(),
+        pause: FIRST_LOOK,
         failing: false,
     };
     let mut seen = 0;
@@ -119,7 +122,7 @@ impl Keeper {
                     generation: node.generation,
                     since,
                 };
-                self.database.snapshot.store(Some(Arc::new(snapshot)));
+                self.publish(snapshot);
                 count(&shared.metrics, "pgsluice_catalogue_reads_total", READS);
                 self.show(&shared.metrics);
             }
@@ -131,6 +134,24 @@ impl Keeper {
                     FAILURES,
                 );
             }
+        }
+    }
+
+    /// What was cached under a snapshot stays good while nothing has changed.
+    fn publish(&mut self, snapshot: Snapshot) {
+        let known = self.database.snapshot.load();
+        let is_known = known.as_ref().is_some_and(|known| {
+            Arc::ptr_eq(&known.catalogue, &snapshot.catalogue)
+                && (known.epoch, known.generation) == (snapshot.epoch, snapshot.generation)
+        });
+        self.pause = match is_known {
+            true => (self.pause * 2).min(LAST_LOOK),
+            false => FIRST_LOOK,
+        };
+        let look_after = Moment::now().after(self.pause);
+        self.database.look_after.raise(look_after);
+        if !is_known {
+            self.database.snapshot.store(Some(Arc::new(snapshot)));
         }
     }
 

@@ -48,6 +48,10 @@ use crate::{
 /// How often a catalogue is looked at without a reason.
 pub const REFRESH: Duration = Duration::from_secs(30);
 
+/// Between two readings for names that nobody knows, as long as readings bring something; else it doubles up to the second.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LAST_LOOK: Duration = Duration::from_secs(8);
+
 /// A login waits so long for its database's first reading.
 const FIRST_READ: Duration = Duration::from_millis(300);
 
@@ -174,6 +178,8 @@ pub struct Database {
     wake: Notify,
     /// When the last write through this proxy ended, as far as sessions were asked to tell.
     last_write: AtomicMoment,
+    /// Before this moment a session's word alone brings no reading.
+    look_after: AtomicMoment,
 }
 
 /// A judged catalogue, and what it is true of.
@@ -199,6 +205,7 @@ impl Database {
             was_read: watch::Sender::new(false),
             wake: Notify::new(),
             last_write: AtomicMoment::default(),
+            look_after: AtomicMoment::default(),
         }
     }
 
@@ -225,6 +232,15 @@ impl Database {
             snapshot,
             current: current && self.changing.load(SeqCst) == 0,
             epoch,
+        }
+    }
+
+    /// A text names something that the snapshot does not know: it may have been made another way.
+    pub fn look_again(&self) {
+        let now = Moment::now();
+        if now > self.look_after.load() {
+            self.look_after.raise(now.after(FIRST_LOOK));
+            self.wake.notify_one();
         }
     }
 
@@ -375,6 +391,20 @@ mod tests {
         assert!(!database.read(7).is_current());
         publish(&database, database.epoch());
         assert!(database.read(7).is_current());
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_knows_bring_one_reading_at_a_time() {
+        let database = Database::new("d");
+        let woken = || timeout(Duration::ZERO, database.wake.notified());
+        // The process's time begins with its first use.
+        let _ = Moment::now();
+        database.look_again();
+        database.look_again();
+        assert!(woken().await.is_ok());
+        assert!(woken().await.is_err());
+        database.look_again();
+        assert!(woken().await.is_err(), "not so soon");
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! does more than parse, bind and execute proven reads, is not looked at further: it goes where everything can run.
 
 use super::{Session, frontend::MAX_TEXT, statement::Statement};
-use crate::wire::{
-    cursor::Cursor,
-    frame::{self, Frame, HEADER_LEN, Sender},
+use crate::{
+    route::class::Reason,
+    wire::{
+        cursor::Cursor,
+        frame::{self, Frame, HEADER_LEN, Sender},
+    },
 };
 
 /// A Query, or the messages up to a Sync.
@@ -23,6 +26,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// It is no proven read only because something in it is not known.
+    pub fn names_unknown(&self) -> bool {
+        let class = self.statement.as_ref().and_then(|s| s.class.as_ref());
+        class.is_some_and(|class| class.reason == Reason::Unknown && class.object.is_some())
+    }
+
     /// Why it is no proven read, as far as its first statement says.
     pub fn reason(&self) -> Option<&'static str> {
         let class = self.statement.as_ref()?.class.as_ref()?;

@@ -193,6 +193,9 @@ impl Session {
             let bytes = unseen.get(..batch.len).unwrap_or_default();
             batch.is_proven = !self.context.learned.is_refuted(bytes);
         }
+        if batch.names_unknown() {
+            self.identity.database().look_again();
+        }
         let is_split = self.listener.route == Route::Split;
         let splits = is_split || self.listener.writes == Writes::Primary;
         self.look_for_min_lsn();

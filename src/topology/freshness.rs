@@ -42,7 +42,7 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    fn after(self, wait: Duration) -> Self {
+    pub fn after(self, wait: Duration) -> Self {
         Moment(self.0.saturating_add(wait.as_nanos() as u64))
     }
 }
