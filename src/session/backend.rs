@@ -9,9 +9,9 @@ use super::{
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
-    split::Refused,
     statement,
     told::another,
+    visit::Refused,
     welcome::told_by_route,
 };
 use crate::{

@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     Link, Session,
+    aim::Aim,
     context::{Context, Identity, NoPool},
     outcome::Flight,
     registry::Activity,
     relay::Step,
-    split::Aim,
     statement,
     welcome::told_by_route,
 };

@@ -13,12 +13,12 @@ use std::{
 use tokio::sync::{Notify, futures::Notified};
 
 use super::{
+    aim::{Aim, Need},
     blocks::Blocks,
     learned::Learned,
     registry::Registry,
     schema::SchemaEpoch,
     shapes::Shapes,
-    split::{Aim, Need},
     texts::Texts,
 };
 use crate::{

@@ -12,6 +12,7 @@
 //! - `out` goes to the client before `to_client`, and is written to only while `to_client` has nothing pending.
 
 mod ahead;
+mod aim;
 mod backend;
 pub mod blocks;
 mod book;
@@ -45,6 +46,7 @@ mod tenure;
 mod texts;
 mod told;
 mod unnamed;
+mod visit;
 mod welcome;
 
 use std::{rc::Rc, sync::Arc};

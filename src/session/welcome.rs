@@ -4,6 +4,7 @@ use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
     Link, Session,
+    aim::Aim,
     book::Prepared,
     catalogue::Reliance,
     checkout::checkout,
@@ -15,7 +16,7 @@ use super::{
     replication,
     schema::SchemaTrace,
     sequences::SequenceState,
-    split::{Aim, Split},
+    split::Split,
     statement,
     unnamed::Unnamed,
 };

@@ -1,0 +1,205 @@
+//! Where the next batch is to run, before there is a server for it.
+//!
+//! A proven read goes to a replica that has all that the session must see ([`Need`]); while none has, to the primary. See
+//! [`crate::topology::Freshness`] for what "fresh as of a moment" means.
+
+use std::time::Duration;
+
+use super::{Session, statement::Statement, visit::Again};
+use crate::{
+    config::{Consistency, Route, Writes},
+    server::{connection::Server, pool::Pool},
+    topology::{Lsn, Moment, NodeView, Role, Topology},
+};
+
+/// Where the next server is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Aim {
+    /// Wherever the listener's route leads.
+    #[default]
+    Listener,
+    Primary,
+    /// A replica that is fresh enough, else the primary.
+    Fresh(Need),
+    /// Another replica than this generation, or none.
+    Other(u64),
+}
+
+/// What a replica must be to serve a session's next read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Need {
+    /// Fresh as of this moment…
+    pub as_of: Moment,
+    /// … and, where it is not the one that served last, as of this one.
+    pub elsewhere: Moment,
+    /// The generation of the node that served last; 0 for none.
+    pub last: u64,
+    /// Not this generation; 0 for none.
+    pub without: u64,
+    /// How long ago its freshness may be.
+    pub max_staleness: Duration,
+}
+
+impl Need {
+    pub fn is_met_by(&self, node: &NodeView, now: Moment) -> bool {
+        let as_of = node.freshness.as_of();
+        let at_least = match node.generation == self.last {
+            true => self.as_of,
+            false => self.as_of.max(self.elsewhere),
+        };
+        as_of != Moment::NEVER
+            && as_of >= at_least
+            && now.since(as_of) <= self.max_staleness
+            && node.generation != self.without
+    }
+}
+
+impl Aim {
+    /// Whether `server`, of the pool that was chosen for this, may serve it. Of a replica that must be fresh it may be
+    /// too young: to a node that was restarted in its own past since it was last asked.
+    pub fn may_be_served_by(&self, server: &Server, pool: &Pool) -> bool {
+        match self {
+            Aim::Fresh(need) => {
+                let view = pool.view();
+                view.role == Role::Primary
+                    || need.is_met_by(&view, Moment::now())
+                        && Moment::of(server.born) <= view.freshness.proven()
+            }
+            _ => true,
+        }
+    }
+}
+/// Why a batch went where it went, beside the reasons of [`crate::route::class::Reason`]. Only this one to a replica.
+pub(super) const READ: &str = "read";
+/// No replica was fresh enough for a proven read.
+pub(super) const STALE: &str = "stale";
+/// The session wants its reads on the primary.
+pub(super) const SETTING: &str = "setting";
+/// A replica could not answer the proven read.
+pub(super) const REPEATED: &str = "repeated";
+/// More than a single Query or Parse, or not all of it was here.
+pub(super) const UNREADABLE: &str = "batch";
+impl Session {
+    /// Where what the client sent is to run. Reads it ahead.
+    #[inline]
+    pub(super) fn take_aim(&mut self) -> Aim {
+        match self.split {
+            None => Aim::Listener,
+            Some(_) => self.aim_ahead(),
+        }
+    }
+
+    /// What [`Session::take_aim`] said last.
+    pub(super) fn aim(&self) -> Aim {
+        self.split.as_ref().map_or(Aim::Listener, |split| split.aim)
+    }
+
+    fn aim_ahead(&mut self) -> Aim {
+        let mut batch = self.read_ahead();
+        if batch.is_proven {
+            let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
+            let bytes = unseen.get(..batch.len).unwrap_or_default();
+            batch.is_proven = !self.context.learned.is_refuted(bytes);
+        }
+        if batch.names_unknown() {
+            self.identity.database().look_again();
+        }
+        let is_split = self.listener.route == Route::Split;
+        let splits = is_split || self.listener.writes == Writes::Primary;
+        self.look_for_min_lsn();
+        let need = match is_split && batch.is_proven {
+            true => self.need(),
+            false => Need::default(),
+        };
+        let stays = self.reads_stay();
+        let Some(split) = &mut self.split else {
+            return Aim::Listener;
+        };
+        split.aim = match (batch.is_proven, split.again) {
+            (false, _) if splits => Aim::Primary,
+            (true, None) if is_split && (stays || split.min_lsn.is_some()) => Aim::Primary,
+            (false, _) => Aim::Listener,
+            (true, Some((Again::Replica, generation))) => Aim::Other(generation),
+            (true, Some((Again::Primary, _))) if is_split => Aim::Primary,
+            (true, _) if is_split => Aim::Fresh(need),
+            (true, Some((_, generation))) => Aim::Other(generation),
+            (true, None) => Aim::Listener,
+        };
+        split.visitable = if batch.is_proven { batch.len } else { 0 };
+        split.repeatable = !batch.is_hinted;
+        split.reason = match split.again {
+            Some(_) if batch.is_proven => REPEATED,
+            None if batch.is_proven && stays => SETTING,
+            None if batch.is_proven => STALE,
+            _ => batch.reason().unwrap_or(UNREADABLE),
+        };
+        split.ahead = batch.statement;
+        split.aim
+    }
+
+    /// From now on the session's reads see what was written up to `lsn`.
+    pub(super) fn must_see(&mut self, lsn: Lsn) {
+        if let Some(split) = &mut self.split {
+            split.min_lsn = split.min_lsn.max(Some(lsn));
+            // What is in a token was written before it was shown.
+            split.watermark = Moment::now();
+            self.context.outside.want_fresh(split.watermark);
+        }
+    }
+
+    /// Once the primary is known to have got so far, the token is a true one, and the watermark says the rest.
+    fn look_for_min_lsn(&mut self) {
+        let Some(split) = &mut self.split else {
+            return;
+        };
+        let primary = |t: &Topology| t.primary().map(|primary| primary.position.insert());
+        if split.min_lsn.is_some() && self.context.with_topology(primary) >= split.min_lsn {
+            split.min_lsn = None;
+        }
+    }
+
+    /// A replica that would serve a read now.
+    pub(super) fn fresh_node(&self) -> Option<String> {
+        let (need, now) = (self.need(), Moment::now());
+        self.context.with_topology(|topology| {
+            let mut fresh = topology
+                .replicas_up()
+                .filter(|node| need.is_met_by(node, now));
+            fresh.next().map(|node| node.config.name.clone())
+        })
+    }
+
+    /// What a replica must be for the session's next read.
+    fn need(&self) -> Need {
+        let Some(split) = &self.split else {
+            return Need::default();
+        };
+        let reads = self.context.config.borrow().reads.clone();
+        let consistency = reads.consistency;
+        let shared = match consistency {
+            Consistency::Database => self.identity.database().last_write(),
+            _ => Moment::NEVER,
+        };
+        // A replica that is older may have the definitions of before.
+        let defined = self.read_catalogue().and_then(|reading| reading.since());
+        let defined = defined.map_or(Moment::NEVER, Moment::of);
+        let as_of = split.watermark.max(shared).max(defined);
+        let elsewhere = match consistency {
+            Consistency::Session | Consistency::Database => split.last.1,
+            Consistency::Eventual | Consistency::OwnWrites => Moment::NEVER,
+        };
+        Need {
+            as_of,
+            elsewhere,
+            last: split.last.0,
+            without: split.again.map_or(0, |(_, generation)| generation),
+            max_staleness: reads.max_staleness,
+        }
+    }
+
+    /// The statement of a message that was read ahead.
+    #[inline]
+    pub(super) fn statement_ahead(&mut self) -> Option<Statement> {
+        self.split.as_mut()?.ahead.take()
+    }
+}

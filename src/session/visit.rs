@@ -1,0 +1,326 @@
+//! Visits: the hold of a replica's server for one batch of proven reads outside a transaction.
+//!
+//! The batch's messages are kept until it has ended. Where the replica answers with an error that another node would not
+//! give, or ends, before a byte of the answer has reached the client, they are sent again elsewhere, once. On a listener
+//! that splits, every hold of a replica is a visit; on one that only reads, those are that can be repeated.
+
+use std::rc::Rc;
+
+use super::{
+    Session,
+    aim::{Aim, READ},
+    catalogue::Reliance,
+    outcome::Cause,
+    own::explanation,
+    relay::ServerEnd,
+};
+use crate::{
+    config::Route,
+    server::pool::Pool,
+    topology::Role,
+    wire::{backend, buffer::Buffer, report::Report},
+};
+
+/// How a batch goes on that a replica could not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Primary,
+    /// Another replica, else the primary.
+    Elsewhere,
+    /// It may have ended its server: never on the primary.
+    Replica,
+}
+#[derive(Debug)]
+pub(super) struct Visit {
+    /// Of the replica.
+    pub(super) generation: u64,
+    /// The batch as the client sent it.
+    pub(super) kept: Box<Buffer>,
+    /// Bytes of it that are still to be looked at.
+    pub(super) left: usize,
+    /// How much the replica has sent.
+    pub(super) reply: Reply,
+    /// The client has got one.
+    pub(super) is_answered: bool,
+    pub(super) repeats: Option<Again>,
+}
+
+/// What a replica has sent for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reply {
+    /// Or what may be said twice.
+    Nothing,
+    /// What comes before the first row.
+    Beginning,
+    Answer,
+}
+
+/// The longest beginning of an answer that is kept back.
+const MAX_HELD_BACK: usize = 1024;
+impl Session {
+    /// A server was taken for what the client sent: of a replica, for a visit if it can be one.
+    pub(super) fn begin_visit(&mut self, pool: &Rc<Pool>) {
+        let view = pool.view();
+        let (route, explains) = (self.listener.route, self.wants_explanations());
+        let Some(split) = &mut self.split else {
+            return;
+        };
+        if route == Route::Split {
+            let is_replica = view.role == Role::Replica;
+            let reason = if is_replica { READ } else { split.reason };
+            self.context.counters.count_route(reason);
+            if explains {
+                backend::notice(&mut self.out, &explanation(&view, reason));
+            }
+        }
+        let len = std::mem::take(&mut split.visitable);
+        if len == 0 || view.role != Role::Replica {
+            return;
+        }
+        let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
+        // More behind it is not for this server to wait with.
+        if self.listener.route == Route::Replica && unseen.len() > len {
+            return;
+        }
+        let mut kept = self.context.blocks.take();
+        kept.append(unseen.get(..len).unwrap_or_default());
+        split.visit = Some(Visit {
+            generation: view.generation,
+            kept,
+            left: len,
+            reply: Reply::Nothing,
+            is_answered: false,
+            repeats: None,
+        });
+    }
+
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        self.split.as_ref()?.visit.as_ref()
+    }
+
+    /// The held server is a replica's, whatever the listener's route.
+    pub(super) fn is_visiting(&self) -> bool {
+        self.visit().is_some()
+    }
+
+    /// What the held server was taken for.
+    pub(super) fn route_held(&self) -> Route {
+        match &self.split {
+            Some(split) if split.visit.is_some() => Route::Replica,
+            Some(split) if split.aim == Aim::Primary => Route::Primary,
+            _ => self.listener.route,
+        }
+    }
+
+    /// All of the visit's batch has gone to the replica: what comes now is for another hold.
+    #[inline]
+    pub(super) fn is_visit_over(&mut self) -> bool {
+        let is_over = self.visit().is_some_and(|visit| visit.left == 0);
+        // Where everything goes to replicas it may as well go to this one, which makes an end of repeating.
+        if is_over && self.listener.route == Route::Replica {
+            self.end_visit();
+            return false;
+        }
+        is_over
+    }
+
+    /// A message of `len` bytes has been looked at.
+    #[inline]
+    pub(super) fn note_looked_at(&mut self, len: usize) {
+        if let Some(split) = &mut self.split
+            && let Some(visit) = &mut split.visit
+        {
+            visit.left = visit.left.saturating_sub(len);
+        }
+    }
+
+    /// The visited replica has sent a message of this type.
+    pub(super) fn note_reply(&mut self, tag: u8) {
+        if let Some(split) = &mut self.split
+            && let Some(visit) = &mut split.visit
+        {
+            visit.reply = visit.reply.max(match tag {
+                b'N' | b'S' | b'A' => Reply::Nothing,
+                b'1' | b'2' | b't' | b'T' | b'n' => Reply::Beginning,
+                _ => Reply::Answer,
+            });
+        }
+    }
+
+    /// What has come only begins an answer, and is kept back: a server that is killed sends it with its last words.
+    pub(super) fn holds_back(&self) -> bool {
+        let begins = |visit: &Visit| visit.reply == Reply::Beginning;
+        let fits =
+            |buffer: &Buffer| !buffer.is_inside_frame() && buffer.pending().len() <= MAX_HELD_BACK;
+        self.visit().is_some_and(begins) && self.to_client.as_deref().is_some_and(fits)
+    }
+
+    /// What the server has sent so far has gone to the client, or a part of it.
+    pub(super) fn note_told(&mut self) {
+        if let Some(split) = &mut self.split
+            && let Some(visit) = &mut split.visit
+        {
+            visit.is_answered |= visit.reply != Reply::Nothing;
+        }
+    }
+    /// What was kept of it is of no more use.
+    pub(super) fn end_visit(&mut self) {
+        let visit = self.split.as_mut().and_then(|split| split.visit.take());
+        if let Some(mut visit) = visit {
+            let len = visit.kept.unseen().len();
+            visit.kept.discard(len);
+            self.context.blocks.give_back(visit.kept);
+        }
+    }
+
+    /// The answer that is coming will not be shown: the batch is to be sent again.
+    #[inline]
+    pub(super) fn is_to_repeat(&self) -> bool {
+        self.visit().is_some_and(|visit| visit.repeats.is_some())
+    }
+
+    /// An error of the visited replica: true if its batch is sent again instead.
+    pub(super) fn repeats_after_error(&mut self, again: Option<Again>) -> bool {
+        let again = match self.listener.route {
+            Route::Split => again,
+            _ => again.filter(|again| *again != Again::Primary),
+        };
+        if again == Some(Again::Primary)
+            && let Some(visit) = self.visit()
+        {
+            self.context.learned.refute(visit.kept.unseen());
+        }
+        self.repeats(again)
+    }
+
+    fn repeats(&mut self, again: Option<Again>) -> bool {
+        let Some(split) = &mut self.split else {
+            return false;
+        };
+        let is_second = split.again.is_some();
+        let Some(visit) = &mut split.visit else {
+            return false;
+        };
+        if is_second || !split.repeatable || visit.is_answered || again.is_none() {
+            return false;
+        }
+        visit.repeats = again;
+        if let Some(buffer) = &mut self.to_client {
+            buffer.abandon();
+        }
+        true
+    }
+
+    /// The visited server was lost: true if its batch is to be sent again.
+    pub(super) fn repeats_after_loss(&mut self, end: &ServerEnd) -> bool {
+        if self.is_to_repeat() {
+            return true;
+        }
+        match end {
+            ServerEnd::Gone(_) => !self.is_suspect() && self.repeats(Some(Again::Replica)),
+            ServerEnd::GivenUp(Cause::Silent) => self.repeats(Some(Again::Elsewhere)),
+            ServerEnd::GivenUp(_) | ServerEnd::Broke(_) | ServerEnd::ShutDown(_) => false,
+        }
+    }
+
+    /// Whether the batch has headed an end of its server lately; from now on it has.
+    fn is_suspect(&self) -> bool {
+        let Some(visit) = self.visit() else {
+            return false;
+        };
+        let now = self.context.pools.now();
+        self.context.learned.suspect(visit.kept.unseen(), now)
+    }
+
+    /// Puts the visit's batch before what the client has sent since. The server is gone, or free.
+    pub(super) fn resend(&mut self) {
+        let Some(split) = &mut self.split else {
+            return;
+        };
+        let Some(visit) = &mut split.visit else {
+            return;
+        };
+        split.again = visit.repeats.take().map(|again| (again, visit.generation));
+        let left = visit.left;
+        self.context.counters.repeats.one();
+        if let Some(buffer) = &mut self.to_client {
+            buffer.abandon();
+        }
+        let from_client = self
+            .from_client
+            .get_or_insert_with(|| self.context.blocks.take());
+        from_client.abandon();
+        from_client.discard(left);
+        from_client.prepend(visit.kept.unseen());
+        self.end_visit();
+        self.reliance = Reliance::None;
+    }
+}
+/// What an error says of whether another node would say the same.
+pub(super) struct Refused<'a> {
+    pub sqlstate: &'a [u8; 5],
+    pub is_fatal: bool,
+    pub routine: &'a [u8],
+}
+
+impl<'a> Refused<'a> {
+    pub fn of(report: &Report<'a>, sqlstate: &'a [u8; 5], is_fatal: bool) -> Self {
+        Refused {
+            sqlstate,
+            is_fatal,
+            routine: report.routine,
+        }
+    }
+
+    /// POSTGRES.md 8.2. Never by the text, which is translated.
+    pub fn again(&self) -> Option<Again> {
+        match (self.is_fatal, self.sqlstate) {
+            // The node goes, or has cancelled what stands in the way of its replay.
+            (true, b"57P01" | b"57P03" | b"57P04" | b"40001") => Some(Again::Elsewhere),
+            (true, b"57P02") => Some(Again::Replica),
+            (false, b"40001" | b"40P01") => Some(Again::Elsewhere),
+            // It writes after all, or needs what only the primary has.
+            (false, b"25006" | b"0A000") => Some(Again::Primary),
+            (false, b"XX000") if is_write(self.routine) => Some(Again::Primary),
+            // What the catalogue has shown may not have reached the replica.
+            (false, b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000") => Some(Again::Primary),
+            _ => None,
+        }
+    }
+}
+
+fn is_write(routine: &[u8]) -> bool {
+    matches!(routine, b"XLogBeginInsert" | b"GetNewObjectId")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_errors_of_a_replica_another_node_would_not_give() {
+        let again = |is_fatal, sqlstate: &[u8; 5], routine: &[u8]| {
+            Refused {
+                sqlstate,
+                is_fatal,
+                routine,
+            }
+            .again()
+        };
+        assert_eq!(again(false, b"25006", b""), Some(Again::Primary));
+        assert_eq!(
+            again(false, b"XX000", b"XLogBeginInsert"),
+            Some(Again::Primary)
+        );
+        assert_eq!(again(false, b"XX000", b"elog"), None);
+        assert_eq!(
+            again(false, b"40001", b"ProcessInterrupts"),
+            Some(Again::Elsewhere)
+        );
+        assert_eq!(again(true, b"57P01", b""), Some(Again::Elsewhere));
+        assert_eq!(again(false, b"57P01", b""), None);
+        assert_eq!(again(true, b"57P02", b""), Some(Again::Replica));
+        assert_eq!(again(false, b"22012", b""), None);
+        assert_eq!(again(false, b"57014", b""), None);
+    }
+}
