@@ -323,7 +323,7 @@ fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
 fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     let silent = "[pool]\nopaque = \"pin\"\n[failover]\nhold = \"30s\"";
     assert_eq!(warnings(silent), [""; 0]);
-    let text = "[pool]\nmultiplex = \"off\"\n[reads]\nconsistency = \"eventual\"\n[limits]\nidle_timeout = \"1m\"";
+    let text = "[pool]\nmultiplex = \"off\"\n[reads]\ntransactions = \"replica\"\n[limits]\nidle_timeout = \"1m\"";
     let later = |place, key| {
         format!(
             "p.toml:{place}: `{key}` is not in effect yet; this version accepts the key and behaves as with the default"
@@ -331,7 +331,7 @@ fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     };
     let expected = [
         later("2:13", "pool.multiplex"),
-        later("4:15", "reads.consistency"),
+        later("4:16", "reads.transactions"),
         later("6:16", "limits.idle_timeout"),
     ];
     assert_eq!(warnings(text), expected);
@@ -537,8 +537,6 @@ fn the_default_file_is_honest_about_what_is_not_in_effect() {
     // With values that are not the default, each key of a later version gives a warning.
     let other = [
         ("[pool]", "multiplex", "\"off\""),
-        ("[reads]", "consistency", "\"eventual\""),
-        ("[reads]", "max_staleness", "\"1s\""),
         ("[reads]", "transactions", "\"replica\""),
         ("[limits]", "idle_timeout", "\"1s\""),
         ("[limits]", "idle_transaction_timeout", "\"1s\""),
@@ -556,9 +554,9 @@ fn the_default_file_is_honest_about_what_is_not_in_effect() {
             "{table} {key}"
         );
     }
-    // And the file says so of each of them, and of the split listener.
+    // And the file says so of each of them.
     let said = DEFAULT_FILE.matches("Not in effect yet.").count();
-    assert_eq!(said, other.len() + 1);
+    assert_eq!(said, other.len());
 }
 
 // ---- The binary.

@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(config.nodes.len(), 2);
         assert_eq!(config.nodes[1].max_servers, 20);
         let ports: Vec<u16> = config.listeners.iter().map(|l| l.listen.port()).collect();
-        assert_eq!(ports, [5100, 5101]);
+        assert_eq!(ports, [5100, 5101, 6532]);
     }
 }
