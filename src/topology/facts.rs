@@ -15,6 +15,13 @@ pub(super) enum Fact {
     Dial(Dial),
 }
 
+impl Fact {
+    /// A writable node has said how far it is.
+    pub fn is_of_writer(&self) -> bool {
+        matches!(self, Fact::Answer(answer) if matches!(answer.wal, Wal::Writing { .. }))
+    }
+}
+
 /// The answer to the probe statement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {

@@ -178,6 +178,7 @@ impl Samples {
 pub struct Demand {
     wanted: AtomicMoment,
     raised: Notify,
+    sampled: Notify,
 }
 
 /// Demand is met or given up after this time: a replica that has stopped must not be asked for ever.
@@ -200,6 +201,16 @@ impl Demand {
     pub(super) fn is_met_by(&self, freshness: &Freshness) -> bool {
         let wanted = self.wanted.load();
         wanted <= freshness.as_of() || Moment::now().since(wanted) > PATIENCE
+    }
+
+    /// There is a new sample to measure replicas by.
+    pub(super) fn note_sample(&self) {
+        self.sampled.notify_waiters();
+    }
+
+    /// Returns when there was one.
+    pub(super) fn sampled(&self) -> Notified<'_> {
+        self.sampled.notified()
     }
 
     /// Returns when demand was raised.

@@ -199,17 +199,21 @@ impl Judge {
 
     /// Whether `node` is a replica in rotation that `lags`, or the primary while one does.
     pub fn waits_for(&self, node: NodeId, lags: impl Fn(&Freshness) -> bool) -> bool {
-        let lagging = |entry: &Entry| {
-            entry.view.role == Role::Replica && entry.view.is_up() && lags(&entry.view.freshness)
-        };
         let primary = self.primary.map(|primary| self.entries[primary].id);
-        match primary == Some(node) {
-            true => self.entries.iter().any(lagging),
-            false => self
-                .entries
-                .iter()
-                .any(|entry| entry.id == node && lagging(entry)),
-        }
+        let mut replicas = self.lagging(lags);
+        replicas.any(|replica| replica == node || primary == Some(node))
+    }
+
+    /// Whether it is a replica that does.
+    pub fn waits_for_replica(&self, node: NodeId, lags: impl Fn(&Freshness) -> bool) -> bool {
+        self.lagging(lags).any(|replica| replica == node)
+    }
+
+    fn lagging(&self, lags: impl Fn(&Freshness) -> bool) -> impl Iterator<Item = NodeId> {
+        let replicas = self.entries.iter().filter(move |entry| {
+            entry.view.role == Role::Replica && entry.view.is_up() && lags(&entry.view.freshness)
+        });
+        replicas.map(|entry| entry.id)
     }
 
     fn next_snapshot(&mut self, now: Instant) -> Topology {

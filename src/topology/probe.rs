@@ -162,6 +162,10 @@ impl Probe {
                 visit.next_ask = visit.next_ask.min(visit.asked + busy_interval);
                 ControlFlow::Continue(())
             }
+            () = self.reporter.sampled() => {
+                visit.next_ask = Instant::now();
+                ControlFlow::Continue(())
+            }
             () = link.ended() => ControlFlow::Break(()),
         }
     }

@@ -365,6 +365,16 @@ impl Reporter {
         }
     }
 
+    /// Returns when the primary has said something that this replica is to be measured by, and sessions wait for it.
+    pub async fn sampled(&self) {
+        loop {
+            self.shared.demand.sampled().await;
+            if self.shared.must_follow(self.node) {
+                return;
+            }
+        }
+    }
+
     /// Whether sessions wait for this replica, or for what this primary says.
     pub fn must_hurry(&self) -> bool {
         self.shared.must_hurry(self.node)
@@ -394,10 +404,15 @@ impl Shared {
 
     fn observe(&self, node: NodeId, fact: Fact) {
         let mut judge = lock(&self.judge);
+        let is_sample = fact.is_of_writer();
         if let Some(topology) = judge.observe(node, Instant::now(), fact) {
             self.publish(topology);
         }
         self.note_state(&judge);
+        drop(judge);
+        if is_sample {
+            self.demand.note_sample();
+        }
     }
 
     fn hear_source(&self, word: source::Word) {
@@ -426,6 +441,11 @@ impl Shared {
             }
             news
         });
+    }
+
+    fn must_follow(&self, node: NodeId) -> bool {
+        let judge = lock(&self.judge);
+        judge.waits_for_replica(node, |freshness| !self.demand.is_met_by(freshness))
     }
 
     fn must_hurry(&self, node: NodeId) -> bool {
