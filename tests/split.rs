@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nodes::{Server, installations, system_bin};
 use pgsluice::{
     config::{Consistency, Writes},
-    topology::Moment,
+    topology::{Health, Moment},
 };
 use proxied::{Cluster, READS, SPLIT, Session, wait_until};
 use tokio_postgres::NoTls;
@@ -269,10 +269,35 @@ fn a_read_whose_replica_ends_runs_on_another_node() {
         } else {
             "pg3"
         };
-        cluster
-            .proxied
-            .wait_health(name, pgsluice::topology::Health::Up);
+        cluster.proxied.wait_health(name, Health::Up);
     }
+}
+
+#[test]
+fn a_read_whose_replica_is_killed_waits_for_one_that_has_the_sessions_writes() {
+    let cluster = cluster(&system_bin(), |_| {});
+    let session = session(&cluster);
+    cluster.pg3.sql("SELECT pg_wal_replay_pause()");
+    session.sql("update kv set v = 77 where k = 1");
+    let now = Moment::now();
+    wait_until("one replica is fresh", || {
+        let topology = cluster.proxied.topology.current();
+        topology
+            .node("pg2")
+            .is_some_and(|node| node.freshness.as_of() >= now)
+    });
+    let slow =
+        "select max(a.v) from kv a, kv b, kv c, (select k from kv where k <= 20) d /* slow. */";
+    let asked = session.start(slow);
+    wait_until("the fresh one runs it", || {
+        times_ran(&cluster.pg2, "/* slow. */") > 0
+    });
+    kill(&cluster.pg2);
+    cluster.proxied.wait_health("pg2", Health::Down);
+    assert_eq!(asked.poll(), None);
+    cluster.pg3.sql("SELECT pg_wal_replay_resume()");
+    assert_eq!(asked.wait().as_deref(), Ok("77"));
+    assert_eq!(times_ran(&cluster.pg1, "/* slow. */"), 0);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub enum Aim {
     Primary,
     /// A replica that is fresh enough, else the primary.
     Fresh(Need),
+    /// A replica that is fresh enough, or none.
+    Replica(Need),
     /// Another replica than this generation, or none.
     Other(u64),
 }
@@ -59,7 +61,7 @@ impl Aim {
     /// too young: to a node that was restarted in its own past since it was last asked.
     pub fn may_be_served_by(&self, server: &Server, pool: &Pool) -> bool {
         match self {
-            Aim::Fresh(need) => {
+            Aim::Fresh(need) | Aim::Replica(need) => {
                 let view = pool.view();
                 view.role == Role::Primary
                     || need.is_met_by(&view, Moment::now())
@@ -119,7 +121,7 @@ impl Session {
             (false, _) if splits => Aim::Primary,
             (true, None) if is_split && (stays || split.min_lsn.is_some()) => Aim::Primary,
             (false, _) => Aim::Listener,
-            (true, Some((Again::Replica, generation))) => Aim::Other(generation),
+            (true, Some((Again::Replica, _))) if is_split => Aim::Replica(need),
             (true, Some((Again::Primary, _))) if is_split => Aim::Primary,
             (true, _) if is_split => Aim::Fresh(need),
             (true, Some((_, generation))) => Aim::Other(generation),
@@ -180,10 +182,7 @@ impl Session {
             Consistency::Database => self.identity.database().last_write(),
             _ => Moment::NEVER,
         };
-        // A replica that is older may have the definitions of before.
-        let defined = self.read_catalogue().and_then(|reading| reading.since());
-        let defined = defined.map_or(Moment::NEVER, Moment::of);
-        let as_of = split.watermark.max(shared).max(defined);
+        let as_of = split.watermark.max(shared).max(self.defined());
         let elsewhere = match consistency {
             Consistency::Session | Consistency::Database => split.last.1,
             Consistency::Eventual | Consistency::OwnWrites => Moment::NEVER,
@@ -195,6 +194,12 @@ impl Session {
             without: split.again.map_or(0, |(_, generation)| generation),
             max_staleness: reads.max_staleness,
         }
+    }
+
+    /// A replica that is older may have the definitions of before.
+    pub(super) fn defined(&self) -> Moment {
+        let since = self.read_catalogue().and_then(|reading| reading.since());
+        since.map_or(Moment::NEVER, Moment::of)
     }
 
     /// The statement of a message that was read ahead.

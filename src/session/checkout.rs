@@ -26,6 +26,8 @@ use crate::{
     wire::backend,
 };
 
+/// Pause before a read that must not go to the primary looks for a fresh replica again.
+const FRESHNESS_PAUSE: Duration = Duration::from_millis(10);
 /// Pause before a failed dial is tried again on what may be the same node.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -157,6 +159,17 @@ impl Session {
     }
 }
 
+/// Where to look on after a replica's server was too young, or the replica no longer fresh enough.
+async fn turned_down(aim: Aim) -> Aim {
+    match aim {
+        Aim::Replica(_) => {
+            tokio::time::sleep(FRESHNESS_PAUSE).await;
+            aim
+        }
+        _ => Aim::Primary,
+    }
+}
+
 /// A server for a session, wherever the topology has one. Waits while the listener's route has no node
 /// (`failover.hold`), in the pool's queue, and over failed dials. `chosen` is tried first.
 pub(super) async fn checkout(
@@ -176,7 +189,7 @@ pub(super) async fn checkout(
         let pool = match choice {
             Ok(pool) => pool,
             Err(none) => {
-                search.wait_for_node(none).await?;
+                search.wait_for_node(none, &aim).await?;
                 continue;
             }
         };
@@ -185,7 +198,7 @@ pub(super) async fn checkout(
                 return Ok((server, pool));
             }
             pool.checkin(server);
-            aim = Aim::Primary;
+            aim = turned_down(aim).await;
             continue;
         }
         match pool.wait().await {
@@ -195,7 +208,7 @@ pub(super) async fn checkout(
             }
             Ok(Grant::Server(server)) => {
                 pool.checkin(server);
-                aim = Aim::Primary;
+                aim = turned_down(aim).await;
             }
             Ok(Grant::Failed(error)) => search.dial_failed(error).await?,
             Ok(Grant::Reroute) | Err(_) => {}
@@ -230,12 +243,20 @@ impl<'a> Search<'a> {
     ///
     /// # Errors
     /// `failover.hold` has passed since the search began.
-    pub async fn wait_for_node(&mut self, none: NoPool) -> Result<()> {
+    pub async fn wait_for_node(&mut self, none: NoPool, aim: &Aim) -> Result<()> {
         let hold = self.context.config.borrow().failover.hold;
         let left = hold.saturating_sub(self.began.elapsed());
-        let changed = tokio::time::timeout(left, self.context.topology_changed()).await;
+        let pause = match aim {
+            // Of how fresh replicas are, no snapshot tells.
+            Aim::Replica(_) => left.min(FRESHNESS_PAUSE),
+            _ => left,
+        };
+        let changed = tokio::time::timeout(pause, self.context.topology_changed()).await;
         self.found = Instant::now();
-        changed.map_err(|_| no_node(none, hold))
+        match changed.is_err() && pause == left {
+            true => Err(no_node(none, hold)),
+            false => Ok(()),
+        }
     }
 
     /// Dials that fail are tried again as long as a session would wait for a free server: the topology follows within a

@@ -249,6 +249,10 @@ impl Context {
                 Some(pool) => Ok(pool),
                 None => self.choose_primary(identity, &topology),
             },
+            (Aim::Replica(need), _) => {
+                let pool = self.choose_fresh(identity, &need, &topology);
+                pool.ok_or(NoPool::NoReplica)
+            }
             (Aim::Other(generation), _) => {
                 let is_other = |node: &NodeView| node.generation != generation;
                 let pool = self.choose_among(identity, &topology, is_other);

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    aim::Aim,
     checkout::Search,
     context::Context,
     end::{node_left, shutting_down},
@@ -95,7 +96,7 @@ impl Visit {
             let node = match self.context.replication_node(&self.listener) {
                 Ok(node) => node,
                 Err(none) => {
-                    search.wait_for_node(none).await?;
+                    search.wait_for_node(none, &Aim::Listener).await?;
                     continue;
                 }
             };

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Route,
     server::pool::Pool,
-    topology::Role,
+    topology::{Moment, Role},
     wire::{backend, buffer::Buffer, report::Report},
 };
 
@@ -62,6 +62,10 @@ impl Session {
     pub(super) fn begin_visit(&mut self, pool: &Rc<Pool>) {
         let view = pool.view();
         let (route, explains) = (self.listener.route, self.wants_explanations());
+        let defined = match route {
+            Route::Replica => self.defined(),
+            _ => Moment::NEVER,
+        };
         let Some(split) = &mut self.split else {
             return;
         };
@@ -73,13 +77,17 @@ impl Session {
                 backend::notice(&mut self.out, &explanation(&view, reason));
             }
         }
-        let len = std::mem::take(&mut split.visitable);
-        if len == 0 || view.role != Role::Replica {
+        if view.role != Role::Replica {
             return;
         }
+        let len = std::mem::take(&mut split.visitable);
         let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
-        // More behind it is not for this server to wait with.
-        if self.listener.route == Route::Replica && unseen.len() > len {
+        // On a replica listener, more behind it is not for this server to wait with.
+        let may_visit = route == Route::Split
+            || unseen.len() == len && view.freshness.as_of() >= defined && defined != Moment::NEVER;
+        if len == 0 || !may_visit {
+            // It was read as on the primary, and this replica may still have the definitions of before.
+            split.ahead = None;
             return;
         }
         let mut kept = self.context.blocks.take();
