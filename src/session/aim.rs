@@ -81,6 +81,7 @@ pub(super) const SETTING: &str = "setting";
 pub(super) const REPEATED: &str = "repeated";
 /// More than a single Query or Parse, or not all of it was here.
 pub(super) const UNREADABLE: &str = "batch";
+
 impl Session {
     /// Where what the client sent is to run. Reads it ahead.
     #[inline]

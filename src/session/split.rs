@@ -55,6 +55,7 @@ impl Split {
         (route != Route::Primary).then(|| Box::new(split))
     }
 }
+
 impl Session {
     /// Something was sent that is no proven read.
     #[inline]

@@ -57,6 +57,7 @@ pub(super) enum Reply {
 
 /// The longest beginning of an answer that is kept back.
 const MAX_HELD_BACK: usize = 1024;
+
 impl Session {
     /// A server was taken for what the client sent: of a replica, for a visit if it can be one.
     pub(super) fn begin_visit(&mut self, pool: &Rc<Pool>) {
@@ -106,7 +107,7 @@ impl Session {
         self.split.as_ref()?.visit.as_ref()
     }
 
-    /// The held server is a replica's, whatever the listener's route.
+    /// The held server is a replica's, for one batch. On a replica listener other holds are of replicas too.
     pub(super) fn is_visiting(&self) -> bool {
         self.visit().is_some()
     }
@@ -171,7 +172,8 @@ impl Session {
             visit.is_answered |= visit.reply != Reply::Nothing;
         }
     }
-    /// What was kept of it is of no more use.
+
+    /// What was kept is of no more use.
     pub(super) fn end_visit(&mut self) {
         let visit = self.split.as_mut().and_then(|split| split.visit.take());
         if let Some(mut visit) = visit {
@@ -225,14 +227,14 @@ impl Session {
             return true;
         }
         match end {
-            ServerEnd::Gone(_) => !self.is_suspect() && self.repeats(Some(Again::Replica)),
+            ServerEnd::Gone(_) => !self.suspect() && self.repeats(Some(Again::Replica)),
             ServerEnd::GivenUp(Cause::Silent) => self.repeats(Some(Again::Elsewhere)),
             ServerEnd::GivenUp(_) | ServerEnd::Broke(_) | ServerEnd::ShutDown(_) => false,
         }
     }
 
-    /// Whether the batch has headed an end of its server lately; from now on it has.
-    fn is_suspect(&self) -> bool {
+    /// Remembers that the batch has headed an end of its server; whether it had before.
+    fn suspect(&self) -> bool {
         let Some(visit) = self.visit() else {
             return false;
         };
@@ -264,6 +266,7 @@ impl Session {
         self.reliance = Reliance::None;
     }
 }
+
 /// What an error says of whether another node would say the same.
 pub(super) struct Refused<'a> {
     pub sqlstate: &'a [u8; 5],
