@@ -3,9 +3,14 @@
 //! Every test has a cluster of its own: a primary and two streaming replicas. Nothing here depends on how fast the
 //! machine is, only on what comes after what.
 
+#[path = "split/batches.rs"]
+mod batches;
 mod nodes;
 #[path = "failover/proxied.rs"]
 mod proxied;
+#[allow(dead_code)] // not all of it is needed here
+#[path = "sessions/raw.rs"]
+mod raw;
 
 use std::{
     path::Path,

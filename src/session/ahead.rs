@@ -1,107 +1,225 @@
 //! Reading ahead: what the client has sent is looked at before there is a server, to know where it may run.
 //!
-//! A batch stays on one server from its first message to its Sync, so all of it decides. What is not here to its end, or
-//! does more than parse, bind and execute proven reads, is not looked at further: it goes where everything can run.
+//! A batch stays on one server from its first message to its Sync, so all of it decides: what does nothing but parse,
+//! describe, bind and execute proven reads may run on a replica. Until its Sync or Flush nobody owes the client an answer,
+//! so the rest of a batch can be waited for.
+//!
+//! A *piece* is a batch's beginning up to a Flush, in which nothing is bound: drivers send it to learn what a statement is
+//! before they bind it. Nothing it does depends on what follows, so that on a replica it is ended like a batch.
 
-use super::{Session, frontend::MAX_TEXT, statement::Statement};
+use super::{Session, frontend::MAX_TEXT, statement::Statement, unnamed::MAX_KEPT};
 use crate::{
     route::class::Reason,
+    server::statements::PREFIX,
     wire::{
         cursor::Cursor,
         frame::{self, Frame, HEADER_LEN, Sender},
     },
 };
 
+/// Names that one batch may parse.
+const MAX_PARSED: usize = 64;
+/// Bytes of a batch whose end is waited for.
+const MAX_AWAITED: usize = 64 * 1024;
+
+/// What is known of messages that were read ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Proof {
+    #[default]
+    None,
+    /// A Query or batch, to its end, does nothing but read.
+    Batch,
+    /// See the module's header.
+    Piece,
+}
+
 /// A Query, or the messages up to a Sync.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Bytes of it; 0 if not all of it is here.
+    /// Bytes of what is proven.
     pub len: usize,
-    /// Of its Query or Parse, as [`Session::statement`] reads it.
+    /// Of its Query or first Parse, as [`Session::statement`] reads it.
     pub statement: Option<Statement>,
-    /// It is proven to do nothing but read.
-    pub is_proven: bool,
-    /// Or only said to: it must not run twice.
+    pub proof: Proof,
+    /// Or only said to read: it must not run twice.
     pub is_hinted: bool,
+    /// Why its first statement that is no proven read is none.
+    refused: Option<Reason>,
+    /// Only because something in it is not known.
+    pub names_unknown: bool,
 }
 
 impl Batch {
-    /// It is no proven read only because something in it is not known.
-    pub fn names_unknown(&self) -> bool {
-        let class = self.statement.as_ref().and_then(|s| s.class.as_ref());
-        class.is_some_and(|class| class.reason == Reason::Unknown && class.object.is_some())
+    pub fn is_proven(&self) -> bool {
+        self.proof != Proof::None
     }
 
-    /// Why it is no proven read, as far as its first statement says.
+    /// Why it is no proven read, as far as that is known.
     pub fn reason(&self) -> Option<&'static str> {
-        let class = self.statement.as_ref()?.class.as_ref()?;
-        Some(class.reason.as_str())
+        self.refused.map(Reason::as_str)
     }
+
+    /// One of its statements: whether that is a proven read.
+    pub fn holds(&mut self, statement: &Statement) -> bool {
+        self.is_hinted |= statement.is_hinted();
+        let is_read = statement.is_read();
+        if let (false, Some(class)) = (is_read, &statement.class) {
+            self.refused = Some(class.reason);
+            self.names_unknown = class.reason == Reason::Unknown && class.object.is_some();
+        }
+        is_read
+    }
+}
+
+/// The batch that is being read.
+struct Reader<'s> {
+    session: &'s Session,
+    batch: Batch,
+    /// Names of the statements that it has parsed, all of them proven reads; the empty one among them.
+    parsed: Vec<&'s [u8]>,
+    /// Bytes of those messages.
+    parsed_len: usize,
+    /// Nothing was bound or executed yet.
+    is_piece: bool,
 }
 
 impl Session {
     /// The batch that the client's next message begins.
     pub(super) fn read_ahead(&self) -> Batch {
         let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
-        let mut batch = Batch::default();
-        let mut at = 0;
-        let mut reads = 0;
+        let mut reader = Reader {
+            session: self,
+            batch: Batch::default(),
+            parsed: Vec::new(),
+            parsed_len: 0,
+            is_piece: true,
+        };
+        let (mut at, mut last) = (0, 0);
         while let Some((frame, body)) = frame_at(unseen, at) {
-            let is_read = match frame.tag {
-                b'Q' if at == 0 => self.is_read_query(body, &mut batch),
-                b'P' if batch.statement.is_none() => self.is_read_parse(body, &mut batch),
-                b'B' => self.is_read_bind(body, &mut batch),
-                b'D' | b'E' | b'H' | b'S' => true,
-                _ => false,
-            };
-            at += frame.len;
-            reads += u32::from(matches!(frame.tag, b'Q' | b'P' | b'B'));
-            if !is_read {
-                return batch;
+            if !reader.reads(frame, body, at == 0) {
+                return reader.batch;
             }
-            if matches!(frame.tag, b'Q' | b'S') {
-                batch.is_proven = reads > 0;
-                batch.len = at;
-                return batch;
+            at += frame.len;
+            last = frame.tag;
+            if matches!(last, b'Q' | b'S') {
+                return reader.ends(at, Proof::Batch);
             }
         }
-        batch
+        match last == b'H' && reader.is_piece {
+            true => reader.ends(at, Proof::Piece),
+            false => reader.batch,
+        }
     }
 
-    fn is_read_query(&self, body: &[u8], batch: &mut Batch) -> bool {
+    /// Whether the rest of the client's batch is to be waited for.
+    pub(super) fn awaits_rest(&mut self) -> bool {
+        let Some(buffer) = &mut self.from_client else {
+            return false;
+        };
+        let unseen = buffer.unseen();
+        let (mut at, len) = (0, unseen.len());
+        while let Some(rest) = unseen.get(at..).filter(|rest| !rest.is_empty()) {
+            match frame::peek(rest, Sender::Frontend) {
+                Ok(Some(frame)) if matches!(frame.tag, b'P' | b'B' | b'D' | b'C' | b'E') => {
+                    at += frame.len;
+                }
+                Ok(None) => at = len + 1,
+                _ => return false,
+            }
+        }
+        if at > MAX_AWAITED || len == 0 {
+            return false;
+        }
+        buffer.grow_for(len + 1);
+        true
+    }
+}
+
+impl<'s> Reader<'s> {
+    fn ends(mut self, len: usize, proof: Proof) -> Batch {
+        self.batch.len = len;
+        self.batch.proof = proof;
+        self.batch
+    }
+
+    /// Whether the next message does nothing but read.
+    fn reads(&mut self, frame: Frame, body: &'s [u8], is_first: bool) -> bool {
+        match frame.tag {
+            b'Q' if is_first => self.reads_query(body),
+            b'P' => self.reads_parse(frame, body),
+            b'B' => self.reads_bind(body),
+            b'D' => self.reads_describe(body),
+            b'E' => {
+                self.is_piece = false;
+                true
+            }
+            b'C' | b'H' | b'S' => true,
+            _ => false,
+        }
+    }
+
+    fn reads_query(&mut self, body: &[u8]) -> bool {
         let text = body.strip_suffix(&[0]).filter(|t| t.len() < MAX_TEXT);
-        let statement = text.map(|text| self.statement(text));
-        let is_read = statement.as_ref().is_some_and(Statement::is_read);
-        batch.is_hinted |= statement.as_ref().is_some_and(Statement::is_hinted);
-        batch.statement = statement;
+        text.is_some_and(|text| self.reads_text(text))
+    }
+
+    fn reads_text(&mut self, text: &[u8]) -> bool {
+        let statement = self.session.statement(text);
+        let is_read = self.batch.holds(&statement);
+        self.batch.statement.get_or_insert(statement);
         is_read
     }
 
-    /// One that gets a name is parsed where everything can run: the client may not be told twice that it is.
-    fn is_read_parse(&self, body: &[u8], batch: &mut Batch) -> bool {
+    fn reads_parse(&mut self, frame: Frame, body: &'s [u8]) -> bool {
+        let mut cursor = Cursor::new(body);
+        let (Ok(name), Ok(text)) = (cursor.cstr(), cursor.cstr()) else {
+            return false;
+        };
+        self.parsed_len += frame.len;
+        self.may_be_parsed(name, frame.len) && self.reads_text(text) && {
+            self.parsed.push(name);
+            true
+        }
+    }
+
+    /// What cannot be carried keeps its server, which must not be a replica's.
+    fn may_be_parsed(&self, name: &[u8], len: usize) -> bool {
+        let prepared = &self.session.prepared;
+        match name {
+            _ if len >= MAX_TEXT || self.parsed.len() >= MAX_PARSED => false,
+            b"" => len <= MAX_KEPT,
+            _ => {
+                let is_plain = name.is_ascii() && !name.starts_with(PREFIX);
+                is_plain && !prepared.is_full_with(self.parsed.len() + 1, self.parsed_len)
+            }
+        }
+    }
+
+    fn reads_bind(&mut self, body: &[u8]) -> bool {
+        self.is_piece = false;
         let mut cursor = Cursor::new(body);
         match (cursor.cstr(), cursor.cstr()) {
-            (Ok(b""), Ok(text)) if text.len() < MAX_TEXT => {
-                let statement = self.statement(text);
-                let is_read = statement.is_read();
-                batch.is_hinted |= statement.is_hinted();
-                batch.statement = Some(statement);
-                is_read
-            }
+            (Ok(_portal), Ok(name)) => self.reads_named(name),
             _ => false,
         }
     }
 
-    fn is_read_bind(&self, body: &[u8], batch: &mut Batch) -> bool {
-        let mut cursor = Cursor::new(body);
-        match (cursor.cstr(), cursor.cstr()) {
-            (Ok(_portal), Ok(b"")) => match &batch.statement {
-                // What was parsed in this batch has been looked at.
-                Some(_) => true,
-                None => self.is_read_unnamed(batch),
-            },
-            (Ok(_portal), Ok(name)) => self.is_read_named(name, batch),
-            _ => false,
+    fn reads_describe(&mut self, body: &[u8]) -> bool {
+        match body {
+            [b'S', name @ ..] => {
+                let name = Cursor::new(name).cstr();
+                name.is_ok_and(|name| self.reads_named(name))
+            }
+            _ => true,
+        }
+    }
+
+    /// A statement of this batch or an earlier one.
+    fn reads_named(&mut self, name: &[u8]) -> bool {
+        match name {
+            _ if self.parsed.contains(&name) => true,
+            b"" => self.session.is_read_unnamed(&mut self.batch),
+            _ => self.session.is_read_named(name, &mut self.batch),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Session, statement::Statement, visit::Again};
+use super::{Session, ahead::Proof, statement::Statement, visit::Again};
 use crate::{
     config::{Consistency, Route, Writes},
     server::{connection::Server, pool::Pool},
@@ -79,7 +79,7 @@ pub(super) const STALE: &str = "stale";
 pub(super) const SETTING: &str = "setting";
 /// A replica could not answer the proven read.
 pub(super) const REPEATED: &str = "repeated";
-/// More than a single Query or Parse, or not all of it was here.
+/// More than proven reads that are parsed, described, bound and executed, or not all of it was here.
 pub(super) const UNREADABLE: &str = "batch";
 
 impl Session {
@@ -99,18 +99,24 @@ impl Session {
 
     fn aim_ahead(&mut self) -> Aim {
         let mut batch = self.read_ahead();
-        if batch.is_proven {
+        if batch.is_proven() {
             let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
             let bytes = unseen.get(..batch.len).unwrap_or_default();
-            batch.is_proven = !self.context.learned.is_refuted(bytes);
+            if self.context.learned.is_refuted(bytes) {
+                batch.proof = Proof::None;
+            }
         }
-        if batch.names_unknown() {
+        if batch.names_unknown {
             self.identity.database().look_again();
         }
         let is_split = self.listener.route == Route::Split;
+        if !is_split && batch.proof == Proof::Piece {
+            batch.proof = Proof::None;
+        }
+        let is_proven = batch.is_proven();
         let splits = is_split || self.listener.writes == Writes::Primary;
         self.look_for_min_lsn();
-        let need = match is_split && batch.is_proven {
+        let need = match is_split && is_proven {
             true => self.need(),
             false => Need::default(),
         };
@@ -118,7 +124,7 @@ impl Session {
         let Some(split) = &mut self.split else {
             return Aim::Listener;
         };
-        split.aim = match (batch.is_proven, split.again) {
+        split.aim = match (is_proven, split.again) {
             (false, _) if splits => Aim::Primary,
             (true, None) if is_split && (stays || split.min_lsn.is_some()) => Aim::Primary,
             (false, _) => Aim::Listener,
@@ -128,12 +134,13 @@ impl Session {
             (true, Some((_, generation))) => Aim::Other(generation),
             (true, None) => Aim::Listener,
         };
-        split.visitable = if batch.is_proven { batch.len } else { 0 };
+        split.visitable = if is_proven { batch.len } else { 0 };
+        split.proof = batch.proof;
         split.repeatable = !batch.is_hinted;
         split.reason = match split.again {
-            Some(_) if batch.is_proven => REPEATED,
-            None if batch.is_proven && stays => SETTING,
-            None if batch.is_proven => STALE,
+            Some(_) if is_proven => REPEATED,
+            None if is_proven && stays => SETTING,
+            None if is_proven => STALE,
             _ => batch.reason().unwrap_or(UNREADABLE),
         };
         split.ahead = batch.statement;

@@ -11,7 +11,7 @@ use super::{
     schema::SchemaTrace,
     statement,
     told::another,
-    visit::Refused,
+    visit::{Piece, Refused},
     welcome::told_by_route,
 };
 use crate::{
@@ -57,8 +57,12 @@ impl Session {
                 return Err(Step::ServerEnded(ServerEnd::ShutDown(words)));
             }
             let shown = self.receive(frame, first)?;
-            if self.split.is_some() && shown == Show::Client && frame.tag != b'E' {
-                self.note_reply(frame.tag);
+            if self.split.is_some() && frame.tag != b'E' {
+                match shown {
+                    Show::Client => self.note_reply(frame.tag),
+                    Show::AsParse => self.note_reply(b'1'),
+                    _ => {}
+                }
             }
             match frame.tag {
                 _ if self.is_to_repeat() && frame.tag != b'S' => self.withhold(frame),
@@ -80,6 +84,12 @@ impl Session {
             }
             if frame.tag == b'Z' && shown == Show::Client {
                 self.ready();
+            } else if frame.tag == b'Z'
+                && self.split.is_some()
+                && let Some(piece) = self.piece_over()
+            {
+                self.leave_piece(piece);
+                return Ok(());
             }
         }
         // A server that has just been dressed has not begun to serve.
@@ -282,6 +292,9 @@ impl Session {
             self.report_evidence(Evidence::from_sqlstate(&sqlstate).filter(|_| fatal));
             return self.withhold(frame);
         }
+        if shown != Show::Hide {
+            self.note_error_told();
+        }
         if fatal {
             self.server_fatal = true;
             self.report_evidence(Evidence::from_sqlstate(&sqlstate));
@@ -358,6 +371,15 @@ impl Session {
         if let Some(buffer) = &mut self.to_client {
             buffer.discard(frame.len);
             buffer.insert(other);
+        }
+    }
+
+    /// The client hears nothing of the end of a piece.
+    fn leave_piece(&mut self, piece: Piece) {
+        self.ready();
+        self.release_if_free();
+        if piece == Piece::Failed && matches!(self.link, Link::Free) {
+            self.skip_to_sync();
         }
     }
 

@@ -229,9 +229,16 @@ impl Prepared {
 
     /// Whether one more statement of so many bytes is too much.
     pub fn is_full(&self, len: usize) -> bool {
-        let book = self.0.as_ref();
-        book.is_some_and(|book| book.names.len() >= MAX_NAMES || book.bytes + len > MAX_BYTES)
-            || len > MAX_BYTES
+        self.is_full_with(1, len)
+    }
+
+    /// Whether so many more statements of so many bytes are too much.
+    pub fn is_full_with(&self, count: usize, len: usize) -> bool {
+        let (names, bytes) = self
+            .0
+            .as_ref()
+            .map_or((0, 0), |book| (book.names.len(), book.bytes));
+        names + count > MAX_NAMES || bytes + len > MAX_BYTES
     }
 
     pub fn next_ticket(&mut self) -> Ticket {

@@ -12,8 +12,7 @@ impl Session {
         let Some(statement) = &self.unnamed.statement else {
             return false;
         };
-        batch.is_hinted |= statement.is_hinted();
-        statement.is_read() && !self.is_outdated(statement)
+        batch.holds(statement) && !self.is_outdated(statement)
     }
 
     /// The same for a named one.
@@ -22,9 +21,7 @@ impl Session {
             return false;
         };
         self.judge_again(&named.text);
-        let statement = named.text.statement.borrow();
-        batch.is_hinted |= statement.is_hinted();
-        statement.is_read()
+        batch.holds(&named.text.statement.borrow())
     }
 }
 
@@ -167,8 +164,11 @@ impl Session {
         }
         let holds = self.reliance.holds(self.identity.database().epoch());
         self.reliance = Reliance::None;
-        if !holds {
-            self.pin("opaque_function");
+        match !holds && self.was_visiting() {
+            // Where nobody stays: what may be left there goes.
+            true => self.release_cleared(),
+            false if !holds => self.pin("opaque_function"),
+            false => {}
         }
     }
 }

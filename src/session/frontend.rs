@@ -67,7 +67,12 @@ impl Session {
                 // The next server, and the end, only when the last one's replies are out.
                 Link::Free if !self.client_is_served() => return Ok(()),
                 Link::Free if frame.tag == b'X' => return Err(Step::Ended(End::ClientGone)),
-                Link::Free => self.take_idle_server()?,
+                Link::Free => {
+                    if self.split.is_some() && self.awaits_rest() {
+                        return Ok(());
+                    }
+                    self.take_idle_server()?;
+                }
                 Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
                 Link::Held { .. } => {
                     self.keep(frame);
@@ -80,7 +85,9 @@ impl Session {
                     self.prepared.set_asked(false);
                 }
                 // A client that reads no answers gets no more of them.
-                Link::Lost(_) if self.out.len() >= MAX_OUT => return Ok(()),
+                Link::Lost(_) if self.out.len() >= MAX_OUT || self.has_more_to_tell() => {
+                    return Ok(());
+                }
                 Link::Lost(_) => self.answer_for_lost(frame)?,
             }
         }
@@ -170,6 +177,10 @@ impl Session {
             b'S' => {
                 self.prepared.end_batch();
                 Sent::Sync
+            }
+            b'H' if self.split.is_some() && self.ends_piece(frame) => {
+                self.end_piece(frame);
+                return Ok(Forwarded::Passed);
             }
             b'H' => Sent::Flush,
             b'd' => Sent::CopyData,

@@ -196,7 +196,7 @@ fn is_unseen(unit: Unit, shown: &[u8], owed: usize, has_begun: bool) -> bool {
 }
 
 /// What the client sent: type and body of each message.
-fn messages(copy: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn messages(copy: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     frames(copy, Sender::Frontend)
 }
 

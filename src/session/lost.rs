@@ -69,6 +69,15 @@ impl Session {
         self.link = Link::Lost(Box::new(lost));
     }
 
+    /// The client was told an error, and no server is held: it is owed nothing up to its Sync.
+    pub(super) fn skip_to_sync(&mut self) {
+        self.link = Link::Lost(Box::new(Lost {
+            error: None,
+            status: TransactionStatus::Idle,
+            batch: Batch::Skip,
+        }));
+    }
+
     /// Answers the client's next message.
     pub(super) fn answer_for_lost(&mut self, frame: Frame) -> Result<(), Step> {
         let control = self.control_of(frame);
@@ -133,7 +142,8 @@ impl Lost {
     }
 
     fn is_over(&self, tag: u8) -> bool {
-        self.status == TransactionStatus::Idle && matches!(tag, b'Q' | b'F' | b'S')
+        let is_listening = self.batch != Batch::Skip;
+        self.status == TransactionStatus::Idle && is_listening && matches!(tag, b'Q' | b'F' | b'S')
     }
 
     fn ready(&self, out: &mut Vec<u8>) {

@@ -134,6 +134,12 @@ impl Session {
                 .is_none_or(|b| b.pending().is_empty() && !b.is_inside_frame())
     }
 
+    /// Something that a server said is still on its way to the client.
+    pub(super) fn has_more_to_tell(&self) -> bool {
+        let buffer = self.to_client.as_ref();
+        buffer.is_some_and(|b| !b.pending().is_empty())
+    }
+
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Step> {
         if let Link::Held { server, .. } = &self.link
             && server.pipeline.depth() >= MAX_OWED

@@ -5,6 +5,7 @@
 
 use super::{
     Session,
+    ahead::Proof,
     aim::{Aim, UNREADABLE},
     statement::Statement,
     visit::{Again, Visit},
@@ -20,6 +21,8 @@ pub(super) struct Split {
     pub(super) aim: Aim,
     /// Bytes of the batch for which it was taken, if that may be a visit; else 0.
     pub(super) visitable: usize,
+    /// What of it is proven.
+    pub(super) proof: Proof,
     /// It may be sent again.
     pub(super) repeatable: bool,
     pub(super) watermark: Moment,
@@ -42,6 +45,7 @@ impl Split {
         let split = Split {
             aim: Aim::Listener,
             visitable: 0,
+            proof: Proof::None,
             repeatable: false,
             reason: UNREADABLE,
             watermark: Moment::NEVER,

@@ -12,7 +12,7 @@ use crate::wire::{
 };
 
 /// A longer Parse is not kept: its session keeps the server instead.
-const MAX_KEPT: usize = 16 * 1024;
+pub(super) const MAX_KEPT: usize = 16 * 1024;
 
 /// What the client's unnamed statement is.
 #[derive(Debug, Default)]

@@ -7,9 +7,11 @@
 use std::rc::Rc;
 
 use super::{
-    Session,
+    Link, Session,
+    ahead::Proof,
     aim::{Aim, READ},
     catalogue::Reliance,
+    kept::messages,
     outcome::Cause,
     own::explanation,
     relay::ServerEnd,
@@ -18,7 +20,15 @@ use crate::{
     config::Route,
     server::pool::Pool,
     topology::{Moment, Role},
-    wire::{backend, buffer::Buffer, report::Report},
+    wire::{
+        backend,
+        buffer::Buffer,
+        cursor::Cursor,
+        frame::Frame,
+        frontend,
+        pipeline::{Sent, Show},
+        report::Report,
+    },
 };
 
 /// How a batch goes on that a replica could not answer.
@@ -42,7 +52,21 @@ pub(super) struct Visit {
     pub(super) reply: Reply,
     /// The client has got one.
     pub(super) is_answered: bool,
+    /// Parse messages of the batch that have been answered.
+    parsed: usize,
+    pub(super) piece: Piece,
     pub(super) repeats: Option<Again>,
+}
+
+/// Whether a visit is only for the beginning of a batch, up to its Flush ([`super::ahead`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    No,
+    Going,
+    /// A Sync stands where its Flush stood.
+    Ended,
+    /// Then the client is owed nothing up to the Sync of its own.
+    Failed,
 }
 
 /// What a replica has sent for a batch.
@@ -99,6 +123,11 @@ impl Session {
             left: len,
             reply: Reply::Nothing,
             is_answered: false,
+            parsed: 0,
+            piece: match split.proof {
+                Proof::Piece => Piece::Going,
+                _ => Piece::No,
+            },
             repeats: None,
         });
     }
@@ -110,6 +139,17 @@ impl Session {
     /// The held server is a replica's, for one batch. On a replica listener other holds are of replicas too.
     pub(super) fn is_visiting(&self) -> bool {
         self.visit().is_some()
+    }
+
+    /// The held server is free, and was taken for a visit.
+    pub(super) fn was_visiting(&self) -> bool {
+        match &self.link {
+            Link::Held { server, pool } => {
+                let is_split = self.listener.route == Route::Split;
+                is_split && pool.view().role == Role::Replica && server.pipeline.is_free()
+            }
+            _ => false,
+        }
     }
 
     /// What the held server was taken for.
@@ -143,14 +183,56 @@ impl Session {
         }
     }
 
+    /// The Flush that ends a piece.
+    pub(super) fn ends_piece(&self, frame: Frame) -> bool {
+        let is_last = |v: &Visit| v.piece == Piece::Going && v.left == frame.len;
+        frame.tag == b'H' && self.visit().is_some_and(is_last)
+    }
+
+    /// A Sync of our own instead frees the replica's server.
+    pub(super) fn end_piece(&mut self, frame: Frame) {
+        let mut sync = Vec::new();
+        frontend::sync(&mut sync);
+        self.drop_frame(frame);
+        self.send_own(&sync, Sent::Sync, Show::Swallow, None);
+        self.prepared.end_batch();
+        self.set_piece(Piece::Ended);
+    }
+
+    fn set_piece(&mut self, piece: Piece) {
+        if let Some(split) = &mut self.split
+            && let Some(visit) = &mut split.visit
+        {
+            visit.piece = piece;
+        }
+    }
+
+    /// The client is told of an error.
+    pub(super) fn note_error_told(&mut self) {
+        if self.visit().is_some_and(|v| v.piece != Piece::No) {
+            self.set_piece(Piece::Failed);
+        }
+    }
+
+    /// The server has answered the Sync that ended a piece: how that has ended.
+    pub(super) fn piece_over(&self) -> Option<Piece> {
+        let Link::Held { server, .. } = &self.link else {
+            return None;
+        };
+        let piece = self.visit()?.piece;
+        (server.pipeline.is_free() && matches!(piece, Piece::Ended | Piece::Failed))
+            .then_some(piece)
+    }
+
     /// The visited replica has sent a message of this type.
     pub(super) fn note_reply(&mut self, tag: u8) {
         if let Some(split) = &mut self.split
             && let Some(visit) = &mut split.visit
         {
+            visit.parsed += usize::from(tag == b'1');
             visit.reply = visit.reply.max(match tag {
                 b'N' | b'S' | b'A' => Reply::Nothing,
-                b'1' | b'2' | b't' | b'T' | b'n' => Reply::Beginning,
+                b'1' | b'2' | b'3' | b't' | b'T' | b'n' => Reply::Beginning,
                 _ => Reply::Answer,
             });
         }
@@ -262,6 +344,14 @@ impl Session {
         from_client.abandon();
         from_client.discard(left);
         from_client.prepend(visit.kept.unseen());
+        // What the replica had prepared by its name is prepared anew.
+        let parses = messages(visit.kept.unseen()).filter(|(tag, _)| *tag == b'P');
+        for (_, body) in parses.take(visit.parsed) {
+            let name = Cursor::new(body).cstr().unwrap_or_default();
+            if !name.is_empty() {
+                self.prepared.remove(name);
+            }
+        }
         self.end_visit();
         self.reliance = Reliance::None;
     }
