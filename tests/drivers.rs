@@ -140,6 +140,38 @@ fn compare_reads(client: Client) {
     assert_same(&print(stage.replica), &print(front.replica));
 }
 
+/// Through the port that splits: reads of every kind that the client has run on the replica, and its writes on the primary.
+fn split(client: Client, kinds: &[&str]) {
+    if !prepared() {
+        return;
+    }
+    let stage = stage();
+    let front = Front::start(&stage, &Setup::default());
+    let database = stage.database();
+    stage.sql(&database, "CREATE TABLE kept (id int PRIMARY KEY, v int)");
+    stage.sql(&database, "INSERT INTO kept VALUES (1, 0)");
+    stage.sql(&database, "GRANT ALL ON kept TO app");
+    let log = format!("ALTER DATABASE {database} SET log_statement = 'all'");
+    stage.sql(&database, &log);
+    stage.wait_for_replica();
+    let run = Run {
+        port: front.split,
+        database: &database,
+        user: "app",
+        tls: false,
+    };
+    stage.run_ok(&mut client.command(&stage, "split", &run));
+    for kind in kinds {
+        let marker = format!("/* {database} {kind}. */");
+        assert!(stage.times_on_replica(&marker) > 0, "{kind}: never there");
+    }
+    assert_eq!(stage.sql(&database, "SELECT v FROM kept"), "20");
+    assert_eq!(
+        stage.times_on_replica(&format!("/* {database} write. */")),
+        0
+    );
+}
+
 #[track_caller]
 fn assert_same(direct: &str, through: &str) {
     let (mut a, mut b) = (direct.lines(), through.lines());
@@ -253,6 +285,16 @@ fn asyncpg_reads_through_the_proxy_as_from_a_replica() {
     if prepared() {
         compare_reads(Client::Asyncpg);
     }
+}
+
+#[test]
+fn reads_of_psycopg_asyncpg_and_node_postgres_reach_replicas() {
+    split(
+        Client::Psycopg,
+        &["simple", "extended", "prepared", "pipeline"],
+    );
+    split(Client::Asyncpg, &["simple", "extended", "prepared"]);
+    split(Client::Node, &["simple", "extended", "prepared"]);
 }
 
 #[test]

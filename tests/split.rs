@@ -5,6 +5,11 @@
 
 #[path = "split/batches.rs"]
 mod batches;
+#[path = "split/corpus.rs"]
+mod corpus;
+#[allow(dead_code)] // not all of it is needed here
+#[path = "proof/lines.rs"]
+mod lines;
 mod nodes;
 #[path = "failover/proxied.rs"]
 mod proxied;

@@ -213,11 +213,28 @@ async def reads():
     await conn.close()
 
 
+async def split():
+    """Through the port that splits: what was written is seen at once, and reads of every kind have time for replicas."""
+    database = os.environ["PGDATABASE"]
+    read = "SELECT v FROM kept WHERE id = {} /* " + database + " {}. */"
+    conn = await connect()
+    uncached = await connect(statement_cache_size=0)
+    for number in range(1, 21):
+        await conn.fetch(f"UPDATE kept SET v = v + $1 WHERE id = 1 RETURNING v /* {database} write. */", 1)
+        for pause in [0, 0.04]:
+            await asyncio.sleep(pause)
+            await conn.execute(read.format(1, "simple"))
+            assert await conn.fetchval(read.format("$1", "prepared"), 1) == number
+        await uncached.fetchval(read.format("$1", "extended"), 1)
+    await conn.close()
+    await uncached.close()
+
+
 LIFE = [greeting, values, statement_cache, transactions, copies, notifications, timeouts, pool]
 
 
 async def main():
-    for part in {"life": LIFE, "short": LIFE[:5], "reads": [reads]}[sys.argv[1]]:
+    for part in {"life": LIFE, "short": LIFE[:5], "reads": [reads], "split": [split]}[sys.argv[1]]:
         say("==", part.__name__)
         await part()
 

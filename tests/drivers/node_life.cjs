@@ -121,7 +121,27 @@ async function reads() {
   await client.end();
 }
 
-const parts = { life: [values, transactions, named, notifications, pool], short: [values, transactions, named], reads: [reads] };
+// Through the port that splits: what was written is seen at once, and reads of every kind have time for replicas.
+async function split() {
+  const database = process.env.PGDATABASE;
+  const read = (id, kind) => `SELECT v FROM kept WHERE id = ${id} /* ${database} ${kind}. */`;
+  const client = await connected();
+  for (let number = 1; number <= 20; number++) {
+    await client.query(`UPDATE kept SET v = v + $1 WHERE id = 1 /* ${database} write. */`, [1]);
+    for (const pause of [0, 40]) {
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      const answers = [
+        await client.query(read(1, 'simple')),
+        await client.query(read('$1', 'extended'), [1]),
+        await client.query({ name: 'prepared', text: read('$1', 'prepared'), values: [1] }),
+      ];
+      if (answers.some(({ rows }) => rows[0].v !== number)) throw new Error('a write was not seen');
+    }
+  }
+  await client.end();
+}
+
+const parts = { life: [values, transactions, named, notifications, pool], short: [values, transactions, named], reads: [reads], split: [split] };
 
 (async () => {
   for (const part of parts[process.argv[2]]) {

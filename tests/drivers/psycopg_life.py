@@ -510,11 +510,34 @@ def targets():
             say(wanted, "refused")
 
 
+def split():
+    """Through the port that splits: what was written is seen at once, and reads of every kind have time for replicas."""
+    database = os.environ["PGDATABASE"]
+    read = "SELECT v FROM kept WHERE id = {} /* " + database + " {}. */"
+    with connect(autocommit=True) as conn:
+        simple = psycopg.ClientCursor(conn)
+
+        def seen():
+            yield simple.execute(read.format(1, "simple")).fetchone()
+            yield conn.execute(read.format("%s", "extended"), [1], prepare=False).fetchone()
+            yield conn.execute(read.format("%s", "prepared"), [1], prepare=True).fetchone()
+            with conn.pipeline():
+                asked = [conn.execute(read.format("%s", "pipeline"), [1], prepare=True) for _ in range(3)]
+            for cursor in asked:
+                yield cursor.fetchone()
+
+        for number in range(1, 21):
+            conn.execute(f"UPDATE kept SET v = v + 1 WHERE id = %s /* {database} write. */", [1], prepare=True)
+            assert all(row == (number,) for row in seen())
+            time.sleep(0.04)
+            assert all(row == (number,) for row in seen())
+
+
 LIFE = [greeting, targets, values, large_results, transactions, two_phases, prepared, server_cursors, copies, pipelines, bare_pipelines,
         notifications, cancels, concurrency, broken_off, session_state]
 SHORT = [greeting, values, transactions, copies, pipelines, bare_pipelines]
 
-wanted = {"life": LIFE, "short": SHORT, "reads": [reads], "concurrency": [concurrency]}[sys.argv[1]]
+wanted = {"life": LIFE, "short": SHORT, "reads": [reads], "concurrency": [concurrency], "split": [split]}[sys.argv[1]]
 for part in wanted:
     say("==", part.__name__)
     started = time.monotonic()

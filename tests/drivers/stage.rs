@@ -285,6 +285,13 @@ impl Stage {
         name
     }
 
+    /// How often the replica has executed a statement with `marker`.
+    pub fn times_on_replica(&self, marker: &str) -> usize {
+        let log = fs::read(self.file("replica.log")).unwrap();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|line| line.contains(marker)).count()
+    }
+
     /// Waits until the replica has what the primary has now.
     pub fn wait_for_replica(&self) {
         let now = self.sql("postgres", "SELECT pg_current_wal_insert_lsn()");
@@ -311,7 +318,7 @@ pub struct Setup {
     pub method: &'static str,
     /// With TLS on both sides.
     pub tls: bool,
-    /// Of both listeners.
+    /// Of all listeners.
     pub mode: &'static str,
     pub pool_size: u32,
     /// Users from the cluster itself, and not from the file.
@@ -334,9 +341,10 @@ impl Default for Setup {
 pub struct Front {
     stage: Arc<Stage>,
     child: Child,
-    /// Ports of its two listeners.
+    /// Ports of its listeners.
     pub primary: u16,
     pub replica: u16,
+    pub split: u16,
 }
 
 impl Front {
@@ -356,6 +364,7 @@ impl Front {
             child,
             primary: 0,
             replica: 0,
+            split: 0,
         };
         front.wait_for_ports(&log);
         front
@@ -367,9 +376,9 @@ impl Front {
             let log = fs::read_to_string(log).unwrap();
             assert!(self.child.try_wait().unwrap().is_none(), "{log}");
             ports = log.lines().filter_map(listening_port).collect();
-            ports.len() == 2
+            ports.len() == 3
         });
-        (self.primary, self.replica) = (ports[0], ports[1]);
+        (self.primary, self.replica, self.split) = (ports[0], ports[1], ports[2]);
     }
 
     /// The most memory that the process ever had resident, in bytes.
@@ -418,6 +427,7 @@ fn configuration(stage: &Stage, setup: &Setup) -> String {
         "workers = 2\n[http]\nlisten = \"off\"\n[log]\nformat = \"json\"\n".to_owned(),
         listener("primary", ""),
         listener("replica", "primary = \"never\""),
+        listener("split", ""),
         node("pg1", stage.primary),
         node("pg2", stage.replica),
         format!(

@@ -16,71 +16,9 @@ use pgsluice::{
 };
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::{common, mutate::Mutations};
+use crate::{common, lines::Line, mutate::Mutations};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const CORPUS: &str = include_str!("corpus.txt");
-
-/// A line of the corpus.
-struct Line<'c> {
-    /// `read`, or `reason:object`.
-    expected: &'c str,
-    /// It would do no harm on a replica, but is not proven.
-    is_wasted: bool,
-    sql: String,
-    /// It ends in an error, on the primary as well.
-    fails: bool,
-    /// Where the server has no libxml.
-    may_fail: bool,
-    /// The oldest version that understands it.
-    since: u8,
-}
-
-impl<'c> Line<'c> {
-    /// `expected | sql`; before it words, which the corpus explains.
-    fn read(line: &'c str) -> Line<'c> {
-        let (head, sql) = line.split_once(" | ").expect(line);
-        let mut read = Line {
-            expected: "",
-            is_wasted: false,
-            sql: sql.trim().replace("\\n", "\n"),
-            fails: false,
-            may_fail: false,
-            since: 13,
-        };
-        for word in head.split_whitespace() {
-            match word {
-                "wasted" => read.is_wasted = true,
-                "fails" => read.fails = true,
-                "libxml" => read.may_fail = true,
-                _ if word.ends_with('+') => {
-                    read.since = word.trim_end_matches('+').parse().unwrap();
-                }
-                _ => read.expected = word,
-            }
-        }
-        read
-    }
-
-    fn all() -> Vec<Line<'static>> {
-        let lines = CORPUS.lines().map(str::trim);
-        lines
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(Line::read)
-            .collect()
-    }
-
-    fn allows<T>(&self, answer: &Result<T, String>) -> bool {
-        match answer {
-            Err(error) if self.may_fail => error.starts_with("0A000 unsupported XML"),
-            _ => answer.is_err() == self.fails,
-        }
-    }
-
-    fn is_read(&self) -> bool {
-        self.expected == "read"
-    }
-}
 
 /// A class as the corpus spells it.
 struct Spelt(Class);

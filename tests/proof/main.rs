@@ -6,5 +6,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod corpus;
+mod lines;
 mod lists;
 mod mutate;
