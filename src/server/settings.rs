@@ -137,6 +137,47 @@ impl Settings {
         queries
     }
 
+    /// The texts of the queries that set all of a server's settings to these, whatever they were, behind `open`: until the
+    /// transaction that this opens, or its savepoint, is rolled back.
+    pub fn set_within(&self, open: &str) -> [Vec<u8>; 2] {
+        // Values are written in the encoding, which is another one only behind the first query.
+        let mut first = format!("{open};RESET ALL").into_bytes();
+        if let Some(encoding) = self.value(ENCODING) {
+            first.push(b';');
+            set_configs(&mut first, &[(ENCODING, Some(encoding))], Scope::Local);
+        }
+        let is_plain = |name: &&str| !is_identity(name) && *name != ENCODING;
+        let taken = IDENTITY.into_iter().filter(|name| self.contains(name));
+        let set = self.names().filter(is_plain).chain(taken);
+        let reset = IDENTITY.into_iter().map(|name| (name, None));
+        let changes: Vec<_> = reset
+            .chain(set.map(|name| (name, self.value(name))))
+            .collect();
+        let mut second = Vec::new();
+        set_configs(&mut second, &changes, Scope::Local);
+        [first, second]
+    }
+
+    /// The text of a statement that turns settings `self` into `wanted` for the rest of a transaction, as far as names satisfy
+    /// `counts`; empty if there is nothing to do. None where one statement cannot do it.
+    pub fn change_within(
+        &self,
+        wanted: &Settings,
+        counts: impl Fn(&str) -> bool,
+    ) -> Option<Vec<u8>> {
+        let differs = |name: &&str| self.value(name) != wanted.value(name);
+        if IDENTITY.iter().chain(&[ENCODING]).any(differs) {
+            return None;
+        }
+        let mut changes = self.differences(wanted);
+        changes.retain(|(name, _)| counts(name));
+        let mut sql = Vec::new();
+        if !changes.is_empty() {
+            set_configs(&mut sql, &changes, Scope::Local);
+        }
+        Some(sql)
+    }
+
     /// In the order in which they can be made.
     fn differences<'a>(&'a self, wanted: &'a Settings) -> Vec<(&'a str, Option<&'a [u8]>)> {
         let acts_as_another = IDENTITY.iter().any(|n| self.value(n) != wanted.value(n));
@@ -187,24 +228,41 @@ pub fn normalised(written: &[u8]) -> Option<Box<str>> {
     (!name.is_empty()).then(|| name.into_boxed_str())
 }
 
-/// `set_config` of NULL is a RESET. A COMMIT of nothing cannot fail, whatever isolation the last session was used to.
+/// A COMMIT of nothing cannot fail, whatever isolation the last session was used to.
 fn select(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
-    let mut sql = b"BEGIN ISOLATION LEVEL READ COMMITTED;SELECT ".to_vec();
+    let mut sql = b"BEGIN ISOLATION LEVEL READ COMMITTED;".to_vec();
+    set_configs(&mut sql, changes, Scope::Session);
+    sql.extend_from_slice(b";COMMIT");
+    sql
+}
+
+/// How long a change of settings lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Session,
+    /// Until the transaction is over.
+    Local,
+}
+
+/// `set_config` of NULL is a RESET.
+fn set_configs(sql: &mut Vec<u8>, changes: &[(&str, Option<&[u8]>)], scope: Scope) {
+    sql.extend_from_slice(b"SELECT ");
     for (at, (name, value)) in changes.iter().enumerate() {
         if at > 0 {
             sql.push(b',');
         }
         sql.extend_from_slice(b"pg_catalog.set_config(");
-        literal(&mut sql, name.as_bytes());
+        literal(sql, name.as_bytes());
         sql.push(b',');
         match value {
-            Some(value) => literal(&mut sql, value),
+            Some(value) => literal(sql, value),
             None => sql.extend_from_slice(b"NULL"),
         }
-        sql.extend_from_slice(b",false)");
+        sql.extend_from_slice(match scope {
+            Scope::Session => b",false)",
+            Scope::Local => b",true)",
+        });
     }
-    sql.extend_from_slice(b";COMMIT");
-    sql
 }
 
 /// An escape string: it means the same whatever `standard_conforming_strings` says.
@@ -294,6 +352,47 @@ mod tests {
         assert!(
             sql[0].contains("client_encoding") && sql[1].contains("Zoë"),
             "{sql:?}"
+        );
+    }
+
+    #[test]
+    fn all_settings_are_set_within_a_transaction_whatever_they_were() {
+        let text = |of: &[(&str, &str)]| {
+            let queries = settings(of).set_within("BEGIN");
+            queries.map(|query| String::from_utf8(query).unwrap())
+        };
+        let reset = "SELECT pg_catalog.set_config(E'session_authorization',NULL,true),\
+                     pg_catalog.set_config(E'role',NULL,true)";
+        assert_eq!(text(&[]), ["BEGIN;RESET ALL", reset]);
+        let [first, second] = text(&[
+            ("client_encoding", "LATIN1"),
+            ("role", "r"),
+            ("timezone", "UTC"),
+        ]);
+        assert!(first.ends_with(
+            "RESET ALL;SELECT pg_catalog.set_config(E'client_encoding',E'LATIN1',true)"
+        ));
+        let (zone, role) = (second.find("E'UTC'").unwrap(), second.find("E'r'").unwrap());
+        assert!(second.starts_with(reset) && zone < role, "{second}");
+    }
+
+    #[test]
+    fn a_change_within_a_transaction_is_of_what_counts_alone_and_of_nobody_who_acts() {
+        let (old, new) = (
+            settings(&[("datestyle", "ISO, DMY"), ("a.b", "1")]),
+            settings(&[]),
+        );
+        let text = |from: &Settings, to: &Settings| from.change_within(to, |name| name != "a.b");
+        let back = text(&new, &old).unwrap();
+        assert_eq!(
+            back,
+            b"SELECT pg_catalog.set_config(E'datestyle',E'ISO, DMY',true)"
+        );
+        assert_eq!(text(&old, &old), Some(Vec::new()));
+        assert_eq!(text(&old, &settings(&[("role", "r")])), None);
+        assert_eq!(
+            text(&settings(&[("client_encoding", "LATIN1")]), &old),
+            None
         );
     }
 

@@ -49,7 +49,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 impl Session {
     /// Looks at what the server has sent. On return the server may have been given back.
     pub(super) fn scan_server(&mut self) -> Result<(), Step> {
-        let was_undressed = self.is_only_dressing();
+        let was_waiting = self.is_only_dressing() || self.is_rereading();
         while let Some((frame, first)) = self.next_reply()? {
             if frame.tag == b'E'
                 && let Some(words) = self.last_words(frame)
@@ -92,8 +92,8 @@ impl Session {
                 return Ok(());
             }
         }
-        // A server that has just been dressed has not begun to serve.
-        if !was_undressed {
+        // A server that has just been dressed, or told a statement, has not begun to serve.
+        if !was_waiting {
             self.release_if_free();
         }
         Ok(())
@@ -223,7 +223,7 @@ impl Session {
                 match told_by_route(self.listener.route, &name) {
                     Some(_) => Show::Swallow,
                     // The client is told what is different once all of it is known.
-                    None if self.is_dressing() => Show::Own,
+                    None if self.is_changing_settings() => Show::Own,
                     None => Show::Client,
                 }
             }
@@ -247,7 +247,7 @@ impl Session {
 
     /// False if the server tells more than it may.
     fn set_parameter(&mut self, name: &str, value: &str) -> bool {
-        let is_dressing = self.is_dressing();
+        let is_dressing = self.is_changing_settings();
         let Link::Held { server, .. } = &mut self.link else {
             return true;
         };
@@ -284,7 +284,7 @@ impl Session {
         let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
         let sqlstate = report.sqlstate.unwrap_or_default();
         let again = Refused::of(&report, &sqlstate, fatal).again();
-        let refused = matches!(&sqlstate, b"42501" | b"55P02");
+        let refused = shown != Show::Hide && matches!(&sqlstate, b"42501" | b"55P02");
         if let Some(message) = refused.then(|| report.message.to_ascii_lowercase()) {
             self.refused_to_set(&message);
         }

@@ -13,7 +13,10 @@ use super::{
     told::{Describing, Told},
 };
 use crate::{
-    server::statements::{ContentId, Statements},
+    server::{
+        settings::Settings,
+        statements::{ContentId, Statements},
+    },
     wire::pipeline::Ticket,
 };
 
@@ -33,6 +36,8 @@ pub(super) struct Named {
     pub epoch: u64,
     /// Digest of the settings under which it was read, if they were known.
     pub reading: Option<u64>,
+    /// What of them the session had set.
+    pub settings: Settings,
     /// What the client was told last when it asked what the statement is.
     pub told: Option<Told>,
     /// It is something else where it was parsed in this epoch.
@@ -42,11 +47,12 @@ pub(super) struct Named {
 }
 
 impl Named {
-    pub fn new(text: Rc<Text>, epoch: u64, reading: Option<u64>) -> Self {
+    pub fn new(text: Rc<Text>, epoch: u64, reading: Option<u64>, settings: Settings) -> Self {
         Named {
             text,
             epoch,
             reading,
+            settings,
             told: None,
             differs_in: None,
             elsewhere: None,
@@ -54,8 +60,8 @@ impl Named {
     }
 
     /// The same words read under other settings: what the client was told of them is to be compared.
-    pub fn read_as(&self, text: Rc<Text>, reading: Option<u64>) -> Self {
-        let mut other = Named::new(text, self.epoch, reading);
+    pub fn read_as(&self, text: Rc<Text>, reading: Option<u64>, settings: Settings) -> Self {
+        let mut other = Named::new(text, self.epoch, reading, settings);
         other.told = self.told.map(|told| Told {
             epoch: None,
             ..told
@@ -151,6 +157,17 @@ struct Book {
     /// A Flush was sent for answers that the client's next message waits for.
     asked: bool,
     naming: Naming,
+    rereading: Option<Rereading>,
+}
+
+/// A statement that is parsed under the settings of its first Parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rereading {
+    pub content: ContentId,
+    /// The checkout in which it was sent.
+    pub hold: u32,
+    /// The client's message that waits for it has not been looked at since.
+    pub is_awaited: bool,
 }
 
 /// Whether the next message that names a statement must wait.
@@ -284,6 +301,24 @@ impl Prepared {
     pub fn waits_for_all(&self) -> bool {
         let book = self.0.as_ref();
         book.is_some_and(|book| book.hold == Hold::UntilQuiet)
+    }
+
+    /// What was parsed last under the settings of its first Parse.
+    #[inline]
+    pub fn rereading(&mut self) -> Option<&mut Rereading> {
+        self.0.as_mut()?.rereading.as_mut()
+    }
+
+    /// The message that waited for it goes on.
+    #[inline]
+    pub fn end_rereading(&mut self) {
+        if let Some(last) = self.rereading() {
+            last.is_awaited = false;
+        }
+    }
+
+    pub fn set_rereading(&mut self, rereading: Rereading) {
+        self.book_mut().rereading = Some(rereading);
     }
 
     /// All answers have come.
@@ -448,7 +483,7 @@ mod tests {
             rest,
             statement: Statement::TOO_LONG.into(),
         };
-        Named::new(Rc::new(text), 0, None)
+        Named::new(Rc::new(text), 0, None, Settings::default())
     }
 
     /// Parse of a name that the session does not have.

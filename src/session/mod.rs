@@ -35,6 +35,7 @@ mod prepared;
 pub mod registry;
 mod relay;
 mod replication;
+mod reread;
 pub mod schema;
 mod sequences;
 mod settle;

@@ -2,6 +2,7 @@
 
 use super::{
     Link, Session,
+    book::Named,
     frontend::Forwarded,
     marks::{Naming, deallocated},
     statement::{Control, Remains},
@@ -111,24 +112,35 @@ impl Session {
             return;
         }
         server.statements.leave_all();
+        let is_idle = server.pipeline.status() == TransactionStatus::Idle;
         let in_batch = server.pipeline.has_open_batch();
         self.close_leftovers();
         let names = self.prepared.turn_native();
         if !names.is_empty() {
             self.pin("prepared_statement");
         }
+        let parsing = self.parsing();
         for (name, named) in names {
-            let mut parse = Vec::new();
-            frontend::parse_again(&mut parse, &name, &named.text.rest);
+            let is_read_so = named.reading.is_some() && named.reading == parsing.reading;
             if in_batch {
+                let mut parse = Vec::new();
+                frontend::parse_again(&mut parse, &name, &named.text.rest);
                 self.send_own(&parse, Sent::Parse, Show::Swallow, None);
-                continue;
+            } else if is_read_so && is_idle {
+                self.parse_alone(&name, &named);
+            } else {
+                self.parse_aside(&name, &named, None);
             }
-            // Each by itself: one whose table is gone must not take the others with it.
-            self.send_own(&parse, Sent::Parse, Show::Hide, None);
-            let mut sync = Vec::new();
-            frontend::sync(&mut sync);
-            self.send_own(&sync, Sent::Sync, Show::Hide, None);
         }
+    }
+
+    /// One whose table is gone must not take others with it.
+    fn parse_alone(&mut self, name: &[u8], named: &Named) {
+        let mut parse = Vec::new();
+        frontend::parse_again(&mut parse, name, &named.text.rest);
+        self.send_own(&parse, Sent::Parse, Show::Hide, None);
+        let mut sync = Vec::new();
+        frontend::sync(&mut sync);
+        self.send_own(&sync, Sent::Sync, Show::Hide, None);
     }
 }

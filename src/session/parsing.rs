@@ -14,6 +14,7 @@ use super::{
     book::Named,
     marks::{Sets, tells_time},
     pins::Trace,
+    reread::Rereading,
     texts,
 };
 use crate::{
@@ -110,19 +111,26 @@ impl Session {
     }
 
     /// `named`, as it is to be used on the held server. Where that has not parsed it, and would read it otherwise than
-    /// it was read, it is another statement there: nobody else's is to be taken for it. None: the message waits.
+    /// it was read, it is parsed as it was ([`super::reread`]). Where that cannot be, it is another statement there: nobody
+    /// else's is to be taken for it. None: the message waits.
     pub(super) fn read_here(
         &mut self,
         frame: Frame,
         name: Range<usize>,
         named: Named,
     ) -> Option<Named> {
+        let is_rereading = self.is_rereading();
         let Link::Held { server, .. } = &mut self.link else {
             return Some(named);
         };
+        // Until then even the transaction's status is of our making.
+        if is_rereading && !server.pipeline.is_quiet() {
+            return None;
+        }
         let there = server.statements.epoch_of(named.text.id);
         let is_there = there.is_some_and(|epoch| epoch >= named.epoch);
         if is_there || server.pipeline.status() == TransactionStatus::Failed {
+            self.prepared.end_rereading();
             return Some(named);
         }
         if self.is_dressing() || self.must_know_settings() {
@@ -132,6 +140,11 @@ impl Session {
         let is_read_so = |read: &Named| read.reading.is_some() && read.reading == parsing.reading;
         if is_read_so(&named) {
             return Some(named);
+        }
+        match self.reread(&named, parsing) {
+            Rereading::Read => return Some(named),
+            Rereading::Awaited => return None,
+            Rereading::CannotBe => {}
         }
         // What was read here under settings that nobody knows is not read once more: it may be just what is asked about.
         let is_here = |read: &Named| {
@@ -149,7 +162,7 @@ impl Session {
         let statement = named.text.statement.borrow().clone();
         let rest = named.text.rest.clone();
         let text = self.context.texts.intern(id, rest, statement);
-        let other = named.read_as(text, parsing.reading);
+        let other = named.read_as(text, parsing.reading, self.settings.clone());
         let name: Box<[u8]> = self.name_in(frame, name).into();
         self.prepared.add_elsewhere(&name, other.clone());
         Some(other)

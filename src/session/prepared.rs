@@ -104,7 +104,13 @@ impl Session {
         }
         let name = self.name_in(frame, start..start + len);
         // Whose bytes another encoding would change, or that could be one of ours.
-        if !name.is_ascii() || name.starts_with(PREFIX) {
+        let is_strange = !name.is_ascii() || name.starts_with(PREFIX);
+        // A session that will never leave its server has them there as on one of its own.
+        let pipeline = &server.pipeline;
+        let stays = self.pins.is_for_life()
+            && pipeline.status() != TransactionStatus::Failed
+            && !pipeline.has_open_batch();
+        if is_strange || stays {
             return self.way_to_native();
         }
         if self.prepared.waits_for_batch() {
@@ -180,7 +186,7 @@ impl Session {
         }
         let ticket = self.prepared.next_ticket();
         let name: Box<[u8]> = self.name_in(frame, 0..name_len).into();
-        let named = Named::new(text.clone(), epoch, parsing.reading);
+        let named = Named::new(text.clone(), epoch, parsing.reading, self.settings.clone());
         let before = self.prepared.insert(&name, named);
         self.prepared.book(ticket, Undo::Name { name, before });
         if is_there {
@@ -193,13 +199,14 @@ impl Session {
     }
 
     /// Whether the server need not parse `text` for a Parse of the client's. In a failed transaction, or where one may
-    /// have failed by then, only a real Parse is refused as it must be.
+    /// have failed by then, only a real Parse is refused as it must be; and where a COPY may await rows by then.
     fn may_reuse(&mut self, text: &Rc<Text>, epoch: u64) -> bool {
         let Link::Held { server, .. } = &mut self.link else {
             return false;
         };
         let pipeline = &server.pipeline;
         pipeline.owed_ready() == 0
+            && !pipeline.may_be_copying()
             && pipeline.status() != TransactionStatus::Failed
             && server.statements.find(text.id, epoch).is_some()
     }
@@ -343,7 +350,7 @@ impl Session {
     }
 
     /// A Parse of `text` is about to be sent with `ticket`.
-    fn add_to_server(&mut self, text: &Rc<Text>, epoch: u64, ticket: Ticket) -> u64 {
+    pub(super) fn add_to_server(&mut self, text: &Rc<Text>, epoch: u64, ticket: Ticket) -> u64 {
         self.context.counters.statements_parsed.one();
         let Link::Held { server, .. } = &mut self.link else {
             return 0;
@@ -355,7 +362,7 @@ impl Session {
     }
 
     /// A session that keeps its server may have been told statements there that can be parsed nowhere else.
-    fn make_place(&mut self) {
+    pub(super) fn make_place(&mut self) {
         if let Link::Held { server, .. } = &mut self.link
             && !self.pins.is_for_life()
             && server.statements.evict()
@@ -397,9 +404,10 @@ impl Session {
         }
     }
 
-    /// Closes what nobody is to meet on the held server.
+    /// Closes what nobody is to meet on the held server. Later, where a COPY may await rows: its error would name the Close.
     pub(super) fn close_leftovers(&mut self) {
         while let Link::Held { server, .. } = &mut self.link
+            && !server.pipeline.may_be_copying()
             && let Some(name) = server.statements.take_leftover()
         {
             let mut close = Vec::new();
@@ -471,7 +479,7 @@ impl Session {
         let parsing = self.parsing();
         let text = self.text_of(frame, name.len(), statement, parsing);
         let epoch = self.context.schema.now();
-        let named = Named::new(text, epoch, parsing.reading);
+        let named = Named::new(text, epoch, parsing.reading, self.settings.clone());
         self.prepared.insert(&name, named);
     }
 

@@ -118,6 +118,32 @@ pub fn bind(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Bind of a statement without parameters to a portal of the same name.
+pub fn bind_own(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'B', |out| {
+        for part in [name, &[0], name, &[0; 7]] {
+            out.extend_from_slice(part);
+        }
+    });
+}
+
+/// Execute of a portal, all of it.
+pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
+    frame(out, b'E', |out| {
+        out.extend_from_slice(portal);
+        out.extend_from_slice(&[0; 5]);
+    });
+}
+
+/// Close of a portal, whose name has no zero in it.
+pub fn close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'C', |out| {
+        out.push(b'P');
+        out.extend_from_slice(name);
+        out.push(0);
+    });
+}
+
 /// Describe of a prepared statement, whose name has no zero in it.
 pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
     frame(out, b'D', |out| {

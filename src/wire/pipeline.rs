@@ -182,6 +182,20 @@ impl Pipeline {
         self.begun
     }
 
+    /// Something that is still to be answered may turn out to be a COPY from the client.
+    pub fn may_be_copying(&self) -> bool {
+        let may = |owed: &Owed| matches!(owed.sent, Sent::Query | Sent::Execute);
+        self.owed.iter().any(may)
+    }
+
+    /// What comes next answers a message of our own of which nobody is told.
+    #[inline]
+    pub fn answers_hidden(&self) -> bool {
+        self.owed
+            .front()
+            .is_some_and(|owed| owed.show == Show::Hide)
+    }
+
     /// What comes next answers a Query of our own.
     #[inline]
     pub fn answers_own(&self) -> bool {
@@ -305,9 +319,11 @@ impl Pipeline {
     pub fn receive(&mut self, tag: u8, first: Option<u8>) -> Result<Show, Violation> {
         // NoticeResponse, NotificationResponse and ParameterStatus may come at any place.
         if matches!(tag, b'N' | b'A' | b'S') {
-            return Ok(match tag == b'N' && self.answers_own() {
-                true => Show::Own,
-                false => Show::Client,
+            let head = self.owed.front().map(|owed| owed.show);
+            return Ok(match head.filter(|_| tag == b'N') {
+                // What is noticed of a text was told when the client sent it.
+                Some(show @ (Show::Own | Show::Hide | Show::Swallow)) => show,
+                _ => Show::Client,
             });
         }
         if tag == b'Z' && self.answers_doubtful_sync() {

@@ -20,12 +20,6 @@
 //!   and the error is another one.
 //! - Object identifiers from 16384 on: the tables are made anew for each run. Which object is meant is compared.
 //!
-//! Of 10,000 seeds these still differ, all but one by one cause: a named statement is used under other settings than those of its
-//! Parse, on a server that has not seen it, and is read anew there. 4092, 6513, 7892, 9750: SQL names a statement whose
-//! tables are not in the new search_path, and it is missing, instead of failing when it is executed. 8161: it is warned of
-//! by the new standard_conforming_strings. 8428: its columns change, and its client never asked what they are.
-//! 9890: a Parse is sent while COPY awaits rows, and the error names the type of the message that went in its place.
-//!
 //! `pool.sequences` is "pin" here: with "learn" the first currval on another server is a documented error.
 
 #[allow(dead_code)] // of the session tests, which use all of it

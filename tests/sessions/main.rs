@@ -27,6 +27,7 @@ mod parameters;
 mod pooling;
 mod prepared;
 mod relay;
+mod reread;
 mod settings;
 mod split;
 mod vanish;

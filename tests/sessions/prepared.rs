@@ -20,18 +20,18 @@ fn bind_with(statement: &str, values: &[&[u8]]) -> Vec<u8> {
     frame(b'B', &body)
 }
 
-fn execute_named(name: &str) -> Vec<u8> {
+pub fn execute_named(name: &str) -> Vec<u8> {
     [bind("", name), execute("", 0), sync()].concat()
 }
 
 #[track_caller]
-fn prepare(client: &mut Client, name: &str, sql: &str) {
+pub fn prepare(client: &mut Client, name: &str, sql: &str) {
     let prepared = client.word(&[parse(name, sql), sync()].concat());
     assert_eq!(prepared, "1ZI", "{sql}");
 }
 
 #[track_caller]
-fn value_of(client: &mut Client, name: &str) -> String {
+pub fn value_of(client: &mut Client, name: &str) -> String {
     client.send(&execute_named(name));
     let frames = client.until_ready();
     let row = frames.iter().find(|f| f.tag == b'D');
@@ -39,7 +39,7 @@ fn value_of(client: &mut Client, name: &str) -> String {
 }
 
 /// Holds servers in transactions, so that the next checkout gets another one.
-fn occupy(bed: &Bed, count: usize) -> Vec<Client> {
+pub fn occupy(bed: &Bed, count: usize) -> Vec<Client> {
     let mut clients: Vec<_> = (0..count).map(|_| bed.client()).collect();
     clients.iter_mut().for_each(|client| client.ok("BEGIN"));
     clients
@@ -515,96 +515,6 @@ fn the_time_of_a_parse_is_nobody_elses() {
         "31ZI"
     );
     assert_ne!(value_of(&mut first, "s"), of_first);
-}
-
-#[test]
-fn a_statement_parsed_under_local_settings_is_nobody_elses() {
-    let bed = Bed::new(1);
-    let text = "SELECT '01/02/2024'::date::text";
-    let mut local = bed.client();
-    local.ok("BEGIN");
-    local.ok("SET LOCAL DateStyle = 'SQL, DMY'");
-    assert_eq!(local.word(&[parse("s", text), sync()].concat()), "1ZT");
-    local.ok("ROLLBACK");
-    drop(local);
-    let mut other = bed.client();
-    prepare(&mut other, "s", text);
-    assert_eq!(value_of(&mut other, "s"), "2024-01-02");
-}
-
-#[test]
-fn a_statement_read_again_under_other_settings_is_nobody_elses() {
-    let bed = Bed::new(2);
-    let text = "SELECT '01/02/2024'::date::text";
-    let mut client = bed.client();
-    prepare(&mut client, "s", text);
-    client.ok("SET DateStyle = 'ISO, DMY'");
-    let there = occupy(&bed, 1);
-    // Wherever it is read now.
-    value_of(&mut client, "s");
-    drop((there, client));
-    let mut others = occupy(&bed, 2);
-    for other in &mut others {
-        assert_eq!(other.word(&[parse("s", text), sync()].concat()), "1ZT");
-        assert_eq!(value_of(other, "s"), "2024-01-02");
-    }
-}
-
-#[test]
-fn a_statement_parsed_after_a_set_in_its_transaction_keeps_no_server() {
-    let bed = Bed::new(2);
-    let mut client = bed.client();
-    for set in [
-        "SET LOCAL app.tenant = '7'",
-        "SET LOCAL search_path = public",
-    ] {
-        client.ok("BEGIN");
-        client.ok(set);
-        assert_eq!(
-            client.word(&[parse("s", "SELECT 1"), sync()].concat()),
-            "1ZT"
-        );
-        client.ok("COMMIT");
-        let mut others = occupy(&bed, 2);
-        others.iter_mut().for_each(|other| other.ok("COMMIT"));
-        assert_eq!(client.word(&[close(b'S', "s"), sync()].concat()), "3ZI");
-    }
-    client.ok("BEGIN");
-    client.ok("SET LOCAL search_path = public");
-    assert_eq!(
-        client.word(&[parse("s", "SELECT 1"), sync()].concat()),
-        "1ZT"
-    );
-    client.ok("COMMIT");
-    for taken in 0..2 {
-        let others = occupy(&bed, taken);
-        assert_eq!(value_of(&mut client, "s"), "1");
-        drop(others);
-    }
-}
-
-#[test]
-fn rows_of_other_types_under_another_search_path_are_refused() {
-    let bed = Bed::new(2);
-    bed.sql("SET ROLE app; CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t AS SELECT 1; CREATE TABLE b.t AS SELECT 'x'");
-    let mut client = bed.client();
-    client.ok("SET search_path = a");
-    client.send(&[parse("s", "SELECT * FROM t"), describe(b'S', "s"), sync()].concat());
-    assert_eq!(word(&client.until_ready()), "1tTZI");
-    client.ok("SET search_path = b");
-    for taken in 0..2 {
-        let others = occupy(&bed, taken);
-        client.send(&execute_named("s"));
-        let frames = client.until_ready();
-        assert_eq!(frames[0].field(b'C'), "0A000", "{frames:?}");
-        drop(others);
-    }
-    client.ok("SET search_path = a");
-    for taken in 0..2 {
-        let others = occupy(&bed, taken);
-        assert_eq!(value_of(&mut client, "s"), "1");
-        drop(others);
-    }
 }
 
 #[test]
