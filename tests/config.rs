@@ -323,7 +323,7 @@ fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
 fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     let silent = "[pool]\nopaque = \"pin\"\n[failover]\nhold = \"30s\"";
     assert_eq!(warnings(silent), [""; 0]);
-    let text = "[pool]\nmultiplex = \"off\"\n[reads]\ntransactions = \"replica\"\n[limits]\nidle_timeout = \"1m\"";
+    let text = "[pool]\nmultiplex = \"off\"\n[limits]\nidle_timeout = \"1m\"";
     let later = |place, key| {
         format!(
             "p.toml:{place}: `{key}` is not in effect yet; this version accepts the key and behaves as with the default"
@@ -331,8 +331,7 @@ fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     };
     let expected = [
         later("2:13", "pool.multiplex"),
-        later("4:16", "reads.transactions"),
-        later("6:16", "limits.idle_timeout"),
+        later("4:16", "limits.idle_timeout"),
     ];
     assert_eq!(warnings(text), expected);
 }
@@ -537,7 +536,6 @@ fn the_default_file_is_honest_about_what_is_not_in_effect() {
     // With values that are not the default, each key of a later version gives a warning.
     let other = [
         ("[pool]", "multiplex", "\"off\""),
-        ("[reads]", "transactions", "\"replica\""),
         ("[limits]", "idle_timeout", "\"1s\""),
         ("[limits]", "idle_transaction_timeout", "\"1s\""),
         ("[[node]]", "zone", "\"a\""),

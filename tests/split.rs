@@ -11,6 +11,8 @@ mod corpus;
 #[path = "proof/lines.rs"]
 mod lines;
 mod nodes;
+#[path = "split/opening.rs"]
+mod opening;
 #[path = "failover/proxied.rs"]
 mod proxied;
 #[allow(dead_code)] // not all of it is needed here

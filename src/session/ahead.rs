@@ -31,6 +31,8 @@ pub(super) enum Proof {
     Batch,
     /// See the module's header.
     Piece,
+    /// A batch that begins a read-only transaction, and does nothing else but read.
+    Opening,
 }
 
 /// A Query, or the messages up to a Sync.
@@ -79,8 +81,10 @@ struct Reader<'s> {
     parsed: Vec<&'s [u8]>,
     /// Bytes of those messages.
     parsed_len: usize,
-    /// Nothing was bound or executed yet.
-    is_piece: bool,
+    /// How many statements were bound.
+    bound: usize,
+    /// The first one begins a read-only transaction.
+    opens: bool,
 }
 
 impl Session {
@@ -92,7 +96,8 @@ impl Session {
             batch: Batch::default(),
             parsed: Vec::new(),
             parsed_len: 0,
-            is_piece: true,
+            bound: 0,
+            opens: false,
         };
         let (mut at, mut last) = (0, 0);
         while let Some((frame, body)) = frame_at(unseen, at) {
@@ -105,7 +110,7 @@ impl Session {
                 return reader.ends(at, Proof::Batch);
             }
         }
-        match last == b'H' && reader.is_piece {
+        match last == b'H' && reader.bound == 0 {
             true => reader.ends(at, Proof::Piece),
             false => reader.batch,
         }
@@ -138,7 +143,12 @@ impl Session {
 impl<'s> Reader<'s> {
     fn ends(mut self, len: usize, proof: Proof) -> Batch {
         self.batch.len = len;
-        self.batch.proof = proof;
+        self.batch.proof = match (self.opens, proof) {
+            (false, proof) => proof,
+            // Its first statement has to say where it opens.
+            (true, Proof::Batch) if self.bound > 1 => Proof::Opening,
+            (true, _) => Proof::None,
+        };
         self.batch
     }
 
@@ -149,10 +159,7 @@ impl<'s> Reader<'s> {
             b'P' => self.reads_parse(frame, body),
             b'B' => self.reads_bind(body),
             b'D' => self.reads_describe(body),
-            b'E' => {
-                self.is_piece = false;
-                true
-            }
+            b'E' => self.bound > 0,
             b'C' | b'H' | b'S' => true,
             _ => false,
         }
@@ -160,12 +167,13 @@ impl<'s> Reader<'s> {
 
     fn reads_query(&mut self, body: &[u8]) -> bool {
         let text = body.strip_suffix(&[0]).filter(|t| t.len() < MAX_TEXT);
+        self.bound = 1;
         text.is_some_and(|text| self.reads_text(text))
     }
 
     fn reads_text(&mut self, text: &[u8]) -> bool {
         let statement = self.session.statement(text);
-        let is_read = self.batch.holds(&statement);
+        let is_read = self.opens_by(&statement) || self.batch.holds(&statement);
         self.batch.statement.get_or_insert(statement);
         is_read
     }
@@ -196,12 +204,13 @@ impl<'s> Reader<'s> {
     }
 
     fn reads_bind(&mut self, body: &[u8]) -> bool {
-        self.is_piece = false;
         let mut cursor = Cursor::new(body);
-        match (cursor.cstr(), cursor.cstr()) {
-            (Ok(_portal), Ok(name)) => self.reads_named(name),
-            _ => false,
-        }
+        let (Ok(_portal), Ok(name)) = (cursor.cstr(), cursor.cstr()) else {
+            return false;
+        };
+        let is_read = self.reads_named(name);
+        self.bound += 1;
+        is_read
     }
 
     fn reads_describe(&mut self, body: &[u8]) -> bool {
@@ -214,10 +223,26 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// The first statement may begin a read-only transaction.
+    fn opens_by(&mut self, statement: &Statement) -> bool {
+        let is_first = self.bound == 0 && self.parsed.is_empty() && !self.opens;
+        self.opens |= is_first && !self.session.is_opening() && self.session.may_open(statement);
+        self.opens && is_first
+    }
+
+    fn opens_by_name(&mut self, name: &[u8]) -> bool {
+        let session = self.session;
+        match session.prepared.find(name) {
+            Some(named) => self.opens_by(&named.text.statement.borrow()),
+            None => false,
+        }
+    }
+
     /// A statement of this batch or an earlier one.
     fn reads_named(&mut self, name: &[u8]) -> bool {
         match name {
             _ if self.parsed.contains(&name) => true,
+            _ if self.opens_by_name(name) => true,
             b"" => self.session.is_read_unnamed(&mut self.batch),
             _ => self.session.is_read_named(name, &mut self.batch),
         }

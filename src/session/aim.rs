@@ -102,7 +102,13 @@ impl Session {
         if batch.is_proven() {
             let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
             let bytes = unseen.get(..batch.len).unwrap_or_default();
-            if self.context.learned.is_refuted(bytes) {
+            let learned = &self.context.learned;
+            let opens = batch.proof == Proof::Opening || self.is_opening();
+            let is_refuted = match opens {
+                true => learned.is_refuted_opening(bytes),
+                false => learned.is_refuted(bytes),
+            };
+            if is_refuted {
                 batch.proof = Proof::None;
             }
         }

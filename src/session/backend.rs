@@ -5,13 +5,13 @@ use std::{rc::Rc, time::Instant};
 use super::{
     Link, Session,
     marks::Sets,
-    outcome::{Flight, Place},
+    outcome::{Cause, Flight, Place},
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
     statement,
     told::another,
-    visit::{Piece, Refused},
+    visit::{Extent, Refused},
     welcome::told_by_route,
 };
 use crate::{
@@ -55,6 +55,9 @@ impl Session {
                 && let Some(words) = self.last_words(frame)
             {
                 return Err(Step::ServerEnded(ServerEnd::ShutDown(words)));
+            }
+            if frame.tag == b'E' && self.is_within() && self.ends_within(frame) {
+                return Err(Step::ServerEnded(ServerEnd::GivenUp(Cause::Ended)));
             }
             let shown = self.receive(frame, first)?;
             if self.split.is_some() && frame.tag != b'E' {
@@ -278,6 +281,24 @@ impl Session {
         Some(words)
     }
 
+    /// A replica's server ends in the middle of a transaction, and says so in `frame`: the transaction is over, the session
+    /// goes on.
+    fn ends_within(&mut self, frame: Frame) -> bool {
+        let report = Report::parse_start(self.reply_body(frame));
+        if !matches!(report.severity, b"FATAL" | b"PANIC") {
+            return false;
+        }
+        self.report_evidence(
+            report
+                .sqlstate
+                .and_then(|code| Evidence::from_sqlstate(&code)),
+        );
+        if let Some(buffer) = &mut self.to_client {
+            buffer.discard(buffer.unseen().len());
+        }
+        true
+    }
+
     fn error_reported(&mut self, frame: Frame, shown: Show) {
         // Whole or not, malformed or not: what can be read of it decides.
         let report = Report::parse_start(self.reply_body(frame));
@@ -375,10 +396,10 @@ impl Session {
     }
 
     /// The client hears nothing of the end of a piece.
-    fn leave_piece(&mut self, piece: Piece) {
+    fn leave_piece(&mut self, extent: Extent) {
         self.ready();
         self.release_if_free();
-        if piece == Piece::Failed && matches!(self.link, Link::Free) {
+        if extent == Extent::PieceFailed && matches!(self.link, Link::Free) {
             self.skip_to_sync();
         }
     }
@@ -391,7 +412,7 @@ impl Session {
         let now = Instant::now();
         if self.split.is_some() {
             let is_quiet = server.pipeline.is_quiet();
-            self.note_ready(Moment::of(now), is_quiet);
+            self.note_ready(Moment::of(now), status, is_quiet);
         }
         let Link::Held { server, .. } = &self.link else {
             return;

@@ -109,8 +109,8 @@ impl Session {
     /// Whether a verdict was given in another state than the present.
     #[inline]
     fn is_outdated(&self, statement: &Statement) -> bool {
-        // Within a visit what was read ahead counts.
-        if self.is_visiting() {
+        // For a batch what was read ahead counts.
+        if self.is_visiting() && !self.is_within() {
             return false;
         }
         let reading = self.read_catalogue();

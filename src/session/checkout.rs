@@ -120,6 +120,7 @@ impl Session {
     /// The server goes back: nothing of the session's is left on it.
     pub(super) fn release(&mut self) {
         self.prepared.end_native();
+        self.end_lasting_visit();
         if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
             self.entry.hold(None);
             self.context.counters.transactions.one();
@@ -130,6 +131,7 @@ impl Session {
     /// The server goes back after a pin: whatever the session left there is cleared first.
     pub(super) fn release_cleared(&mut self) {
         self.prepared.end_native();
+        self.end_lasting_visit();
         if let Link::Held { server, pool } = std::mem::replace(&mut self.link, Link::Free) {
             self.entry.hold(None);
             self.context.counters.transactions.one();

@@ -134,6 +134,9 @@ impl Session {
     pub(super) fn must_leave(&self) -> Option<Step> {
         match &self.link {
             Link::Held { server, pool } if !pool.is_current(server) => self.leave(server, pool),
+            Link::Held { .. } if self.split.is_some() && self.is_stranded() => {
+                Some(Step::Ended(End::NodeLeft))
+            }
             _ => None,
         }
     }
@@ -259,7 +262,7 @@ impl Session {
     /// What the worker asked for, if the session can do it now.
     pub(super) fn obey(&mut self) -> Option<End> {
         let in_transaction = match &self.link {
-            Link::Free => false,
+            Link::Free => self.is_opening(),
             Link::Held { server, .. } => {
                 !server.pipeline.is_quiet() || server.pipeline.status() != TransactionStatus::Idle
             }

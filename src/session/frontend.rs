@@ -5,6 +5,7 @@ use std::{ops::Range, time::Instant};
 use super::{
     Link, Session,
     marks::Naming,
+    opening::REFUSE_WITHIN,
     outcome::Flight,
     own,
     registry::Activity,
@@ -68,13 +69,21 @@ impl Session {
                 Link::Free if !self.client_is_served() => return Ok(()),
                 Link::Free if frame.tag == b'X' => return Err(Step::Ended(End::ClientGone)),
                 Link::Free => {
-                    if self.split.is_some() && self.awaits_rest() {
-                        return Ok(());
+                    if self.split.is_some() {
+                        if self.awaits_rest() {
+                            return Ok(());
+                        }
+                        if self.opens_later(frame) {
+                            continue;
+                        }
                     }
                     self.take_idle_server()?;
                 }
                 Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
                 Link::Held { .. } => {
+                    if self.split.is_some() && self.is_opening() && self.opens() {
+                        return Ok(());
+                    }
                     self.keep(frame);
                     if self.forward(frame)? == Forwarded::Waits {
                         self.keep_not(frame);
@@ -185,6 +194,7 @@ impl Session {
             b'H' => Sent::Flush,
             b'd' => Sent::CopyData,
             b'c' | b'f' => Sent::CopyEnd,
+            _ if self.is_within() => return Ok(self.replace_query(frame, REFUSE_WITHIN)),
             _ => self.calls(frame),
         };
         if !matches!(sent, Sent::Flush | Sent::CopyData | Sent::CopyEnd) {
@@ -269,6 +279,7 @@ impl Session {
             && ahead.as_ref().is_none_or(|statement| !statement.is_read())
             && let Some(command) =
                 own::command(self.body(frame).strip_suffix(&[0]).unwrap_or_default())
+            && (!self.is_within() || command.is_anywhere())
             && let Some(sql) = self.answer_for_proxy(&command)
         {
             let mut query = Vec::new();
@@ -286,6 +297,10 @@ impl Session {
         if self.must_be_dressed_for(&statement) {
             return Ok(Forwarded::Waits);
         }
+        if self.split.is_some() && self.is_refused_within(&statement) {
+            self.unnamed.forget();
+            return Ok(self.replace_query(frame, REFUSE_WITHIN));
+        }
         if statement.marks.naming == Naming::One
             && let Some(forwarded) = self.deallocate(frame)
         {
@@ -302,13 +317,26 @@ impl Session {
         self.clear_databases(&statement);
         self.note_execution(&statement);
         if let Some(sql) = refusal {
-            let mut refusal = Vec::new();
-            frontend::query(&mut refusal, sql);
-            self.replace(frame, &refusal, Sent::Query);
-        } else {
-            self.pass(frame, Sent::Query);
+            return Ok(self.replace_query(frame, sql));
         }
+        self.pass(frame, Sent::Query);
         Ok(Forwarded::Passed)
+    }
+
+    /// Has `sql` run, which raises an error, in the place of a message that answers like a Query.
+    fn replace_query(&mut self, frame: Frame, sql: &str) -> Forwarded {
+        let mut refusal = Vec::new();
+        frontend::query(&mut refusal, sql);
+        self.replace(frame, &refusal, Sent::Query);
+        Forwarded::Passed
+    }
+
+    /// Has `sql`, which raises an error, stand for the unnamed statement on this server; elsewhere it is what it is.
+    fn replace_parse(&mut self, frame: Frame, statement: Statement, sql: &str) {
+        self.remember_unnamed(frame, statement);
+        let mut refusal = Vec::new();
+        frontend::parse(&mut refusal, "", sql);
+        self.replace(frame, &refusal, Sent::Parse);
     }
 
     fn forward_parse(&mut self, frame: Frame) -> Result<Forwarded, Step> {
@@ -329,6 +357,10 @@ impl Session {
         if name_len > 0 {
             return Ok(self.forward_named_parse(frame, name_len, &statement));
         }
+        if self.split.is_some() && self.is_refused_within(&statement) {
+            self.replace_parse(frame, statement, REFUSE_WITHIN);
+            return Ok(Forwarded::Passed);
+        }
         if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
             return Ok(Forwarded::Waits);
         }
@@ -336,9 +368,7 @@ impl Session {
         self.clear_databases(&statement);
         self.note_flight(self.flight_of(statement.control, statement.remains));
         if let Some(sql) = refusal {
-            let mut refusal = Vec::new();
-            frontend::parse(&mut refusal, "", sql);
-            self.replace(frame, &refusal, Sent::Parse);
+            self.replace_parse(frame, statement, sql);
         } else {
             self.remember_unnamed(frame, statement);
             self.pass(frame, Sent::Parse);
@@ -483,6 +513,9 @@ impl Session {
         let Link::Held { server, pool } = &self.link else {
             return None;
         };
+        if self.split.is_some() && self.is_refused_within(statement) {
+            return Some(REFUSE_WITHIN);
+        }
         if statement.wants_write && pool.profile().access == Access::ReadOnly {
             return Some(REFUSE_WRITE);
         }

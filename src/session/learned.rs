@@ -13,6 +13,9 @@ const MAX_KNOWN: usize = 4096;
 /// How long a batch is remembered to have headed an abnormal end of its server.
 const SUSPICION: Duration = Duration::from_secs(3600);
 
+/// Begins no message of a client's.
+const OPENING: &[u8] = &[0];
+
 /// By the bytes of the client's messages. See the module's header.
 #[derive(Debug, Default)]
 pub struct Learned {
@@ -37,6 +40,15 @@ impl Learned {
     pub fn is_refuted(&self, batch: &[u8]) -> bool {
         let refuted = self.refuted.borrow();
         !refuted.is_empty() && refuted.contains(&self.keys.hash_one(batch))
+    }
+
+    /// A transaction that this batch opened was no transaction for a replica.
+    pub fn refute_opening(&self, batch: &[u8]) {
+        self.refute(&[OPENING, batch].concat());
+    }
+
+    pub fn is_refuted_opening(&self, batch: &[u8]) -> bool {
+        !self.refuted.borrow().is_empty() && self.is_refuted(&[OPENING, batch].concat())
     }
 
     /// Whether the batch's server has ended before while it ran; from now on it has.

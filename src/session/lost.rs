@@ -41,9 +41,13 @@ impl Session {
     /// No server could be had for the client's next message: that message fails, the session goes on.
     pub(super) fn refuse_next(&mut self, error: Error) {
         self.context.counters.count_error(error.kind);
+        let status = match self.opening_fails() {
+            true => TransactionStatus::Failed,
+            false => TransactionStatus::Idle,
+        };
         self.link = Link::Lost(Box::new(Lost {
             error: Some(error),
-            status: TransactionStatus::Idle,
+            status,
             batch: Batch::Normal,
         }));
     }

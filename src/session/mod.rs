@@ -27,6 +27,7 @@ mod learned;
 mod lost;
 mod marks;
 mod native;
+mod opening;
 pub mod outcome;
 mod own;
 mod parsing;

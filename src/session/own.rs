@@ -25,6 +25,13 @@ pub(super) enum Command {
     ExplainRoute(String),
 }
 
+impl Command {
+    /// A replica can answer it as well.
+    pub fn is_anywhere(&self) -> bool {
+        matches!(self, Command::ExplainRoute(_))
+    }
+}
+
 /// A point in the history of a cluster: `system identifier/timeline/LSN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Token {

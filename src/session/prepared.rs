@@ -82,7 +82,9 @@ impl Session {
         if self.is_dressing() || self.must_know_settings() {
             return Way::Waits;
         }
-        if !too_much && statement.marks.naming == Naming::None {
+        // Within a replica's transaction it is refused when it is bound.
+        let is_plain = statement.marks.naming == Naming::None || self.is_within();
+        if !too_much && is_plain {
             return Way::Carried;
         }
         self.way_to_native()

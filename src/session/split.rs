@@ -8,11 +8,12 @@ use super::{
     ahead::Proof,
     aim::{Aim, UNREADABLE},
     statement::Statement,
-    visit::{Again, Visit},
+    visit::{Again, Extent, Visit},
 };
 use crate::{
     config::{Consistency, Route},
     topology::{Lsn, Moment},
+    wire::TransactionStatus,
 };
 
 /// Of a session whose statements go to different nodes.
@@ -37,6 +38,8 @@ pub(super) struct Split {
     /// The first statement of what the client sent, as read for its aim.
     pub(super) ahead: Option<Statement>,
     pub(super) visit: Option<Visit>,
+    /// The BEGIN of a read-only transaction that waits for its first statement.
+    pub(super) opening: Option<Box<[u8]>>,
     /// The batch was sent before, to the replica of this generation, and how it goes on.
     pub(super) again: Option<(Again, u64)>,
 }
@@ -54,6 +57,7 @@ impl Split {
             wrote: false,
             ahead: None,
             visit: None,
+            opening: None,
             again: None,
         };
         (route != Route::Primary).then(|| Box::new(split))
@@ -64,13 +68,16 @@ impl Session {
     /// Something was sent that is no proven read.
     #[inline]
     pub(super) fn note_write(&mut self) {
+        if self.is_within() {
+            return;
+        }
         if let Some(split) = &mut self.split {
             split.wrote = true;
         }
     }
 
     /// The server has told the client that it is ready, at `now`; `quiet`: and owes nothing more.
-    pub(super) fn note_ready(&mut self, now: Moment, quiet: bool) {
+    pub(super) fn note_ready(&mut self, now: Moment, status: TransactionStatus, quiet: bool) {
         let consistency = self.context.config.borrow().reads.consistency;
         let route = self.listener.route;
         // What statements with names of their own do is not looked at when they run.
@@ -79,9 +86,18 @@ impl Session {
             return;
         };
         split.again = None;
-        if let Some(visit) = &split.visit {
+        if let Some(visit) = &mut split.visit {
+            let lasts = visit.extent == Extent::Transaction;
+            if lasts && status != TransactionStatus::Idle {
+                return;
+            }
             split.last = (visit.generation, now);
-            return self.end_visit();
+            // What was set in a transaction is asked for before the server is left.
+            visit.left = 0;
+            if !lasts {
+                self.end_visit();
+            }
+            return;
         }
         if route != Route::Split {
             return;

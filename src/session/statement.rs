@@ -6,8 +6,8 @@ use super::{catalogue::Judged, marks::Marks};
 use crate::{
     route::{
         Context, Encoding,
-        class::{Class, Place, Reason, class_of},
-        effects::{self, Count, Effects, Kind, Names, PinReason, TxControl, effects_among},
+        class::{Class, Place, Reason, class_of, may_run_within},
+        effects::{self, Access, Count, Effects, Kind, Names, PinReason, TxControl, effects_among},
         lexer::Lexer,
     },
     server::{connection::Parameters, settings::normalised},
@@ -96,6 +96,18 @@ pub struct Statement {
     pub changes_catalogue: bool,
     /// Where it may run; None where nobody asks.
     pub class: Option<Class>,
+    /// It may run in a read-only transaction on a replica though it is no proven read.
+    pub moves_within: bool,
+    pub begins: Begins,
+}
+
+/// What transaction a statement opens that does nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    No,
+    ReadOnly,
+    /// What the session's default says.
+    Default,
 }
 
 impl Statement {
@@ -116,6 +128,8 @@ impl Statement {
         relies_on_catalogue: false,
         changes_catalogue: true,
         class: Some(Class::primary(Reason::Unknown)),
+        moves_within: false,
+        begins: Begins::No,
     };
 
     /// `judged`: by what `names` was told.
@@ -129,6 +143,7 @@ impl Statement {
         let effects = effects_among(text, context, names);
         Statement {
             class: Some(class_of(text, &effects, context, names)),
+            moves_within: may_run_within(text, &effects, context, names),
             ..Statement::digest(text, &effects, context, judged)
         }
     }
@@ -161,6 +176,8 @@ impl Statement {
             relies_on_catalogue: effects.relies_on_catalogue && effects.pin.is_none(),
             changes_catalogue: effects.changes_catalogue,
             class: None,
+            moves_within: false,
+            begins: begins(effects),
         }
     }
 
@@ -180,6 +197,23 @@ impl Statement {
             true => self.control,
             false => Control::None,
         }
+    }
+}
+
+fn begins(effects: &Effects) -> Begins {
+    match (effects.control, effects.statements) {
+        (
+            TxControl::Begin {
+                access,
+                serializable: false,
+            },
+            Count::One,
+        ) => match access {
+            Access::ReadOnly => Begins::ReadOnly,
+            Access::Default => Begins::Default,
+            Access::ReadWrite => Begins::No,
+        },
+        _ => Begins::No,
     }
 }
 

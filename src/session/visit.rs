@@ -54,19 +54,22 @@ pub(super) struct Visit {
     pub(super) is_answered: bool,
     /// Parse messages of the batch that have been answered.
     parsed: usize,
-    pub(super) piece: Piece,
+    pub(super) extent: Extent,
     pub(super) repeats: Option<Again>,
 }
 
-/// Whether a visit is only for the beginning of a batch, up to its Flush ([`super::ahead`]).
+/// How much a visit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece {
-    No,
-    Going,
-    /// A Sync stands where its Flush stood.
-    Ended,
+pub(super) enum Extent {
+    Batch,
+    /// The beginning of a batch, up to its Flush ([`super::ahead`]).
+    Piece,
+    /// A Sync stands where that Flush stood.
+    PieceEnded,
     /// Then the client is owed nothing up to the Sync of its own.
-    Failed,
+    PieceFailed,
+    /// A read-only transaction ([`super::opening`]).
+    Transaction,
 }
 
 /// What a replica has sent for a batch.
@@ -117,17 +120,22 @@ impl Session {
         }
         let mut kept = self.context.blocks.take();
         kept.append(unseen.get(..len).unwrap_or_default());
+        let extent = match split.proof {
+            Proof::Opening => Extent::Transaction,
+            _ if split.opening.is_some() => Extent::Transaction,
+            Proof::Piece => Extent::Piece,
+            Proof::Batch | Proof::None => Extent::Batch,
+        };
+        // Nothing in a transaction is sent again.
+        let lasts = extent == Extent::Transaction;
         split.visit = Some(Visit {
             generation: view.generation,
             kept,
-            left: len,
-            reply: Reply::Nothing,
-            is_answered: false,
+            left: if lasts { usize::MAX } else { len },
+            reply: if lasts { Reply::Answer } else { Reply::Nothing },
+            is_answered: lasts,
             parsed: 0,
-            piece: match split.proof {
-                Proof::Piece => Piece::Going,
-                _ => Piece::No,
-            },
+            extent,
             repeats: None,
         });
     }
@@ -164,7 +172,7 @@ impl Session {
     /// All of the visit's batch has gone to the replica: what comes now is for another hold.
     #[inline]
     pub(super) fn is_visit_over(&mut self) -> bool {
-        let is_over = self.visit().is_some_and(|visit| visit.left == 0);
+        let is_over = self.visit().is_some_and(|visit| visit.left == 0) || self.waits_within();
         // Where everything goes to replicas it may as well go to this one, which makes an end of repeating.
         if is_over && self.listener.route == Route::Replica {
             self.end_visit();
@@ -185,7 +193,7 @@ impl Session {
 
     /// The Flush that ends a piece.
     pub(super) fn ends_piece(&self, frame: Frame) -> bool {
-        let is_last = |v: &Visit| v.piece == Piece::Going && v.left == frame.len;
+        let is_last = |v: &Visit| v.extent == Extent::Piece && v.left == frame.len;
         frame.tag == b'H' && self.visit().is_some_and(is_last)
     }
 
@@ -196,32 +204,32 @@ impl Session {
         self.drop_frame(frame);
         self.send_own(&sync, Sent::Sync, Show::Swallow, None);
         self.prepared.end_batch();
-        self.set_piece(Piece::Ended);
+        self.set_extent(Extent::PieceEnded);
     }
 
-    fn set_piece(&mut self, piece: Piece) {
+    fn set_extent(&mut self, extent: Extent) {
         if let Some(split) = &mut self.split
             && let Some(visit) = &mut split.visit
         {
-            visit.piece = piece;
+            visit.extent = extent;
         }
     }
 
     /// The client is told of an error.
     pub(super) fn note_error_told(&mut self) {
-        if self.visit().is_some_and(|v| v.piece != Piece::No) {
-            self.set_piece(Piece::Failed);
+        if self.visit().is_some_and(|v| v.extent == Extent::PieceEnded) {
+            self.set_extent(Extent::PieceFailed);
         }
     }
 
     /// The server has answered the Sync that ended a piece: how that has ended.
-    pub(super) fn piece_over(&self) -> Option<Piece> {
+    pub(super) fn piece_over(&self) -> Option<Extent> {
         let Link::Held { server, .. } = &self.link else {
             return None;
         };
-        let piece = self.visit()?.piece;
-        (server.pipeline.is_free() && matches!(piece, Piece::Ended | Piece::Failed))
-            .then_some(piece)
+        let extent = self.visit()?.extent;
+        (server.pipeline.is_free() && matches!(extent, Extent::PieceEnded | Extent::PieceFailed))
+            .then_some(extent)
     }
 
     /// The visited replica has sent a message of this type.
@@ -255,6 +263,13 @@ impl Session {
         }
     }
 
+    /// The transaction that the visit was for is over.
+    pub(super) fn end_lasting_visit(&mut self) {
+        if self.is_within() {
+            self.end_visit();
+        }
+    }
+
     /// What was kept is of no more use.
     pub(super) fn end_visit(&mut self) {
         let visit = self.split.as_mut().and_then(|split| split.visit.take());
@@ -279,6 +294,7 @@ impl Session {
         };
         if again == Some(Again::Primary)
             && let Some(visit) = self.visit()
+            && visit.extent != Extent::Transaction
         {
             self.context.learned.refute(visit.kept.unseen());
         }

@@ -243,18 +243,11 @@ impl<'a, 'r> Context<'a, 'r> {
     fn reads(&mut self, raw: raw::Reads) -> Reads {
         let default = Reads::default();
         let staleness = self.time(&raw.max_staleness, "reads.max_staleness", MS, LONG);
-        let reads = Reads {
+        Reads {
             consistency: given(&raw.consistency, default.consistency),
             max_staleness: staleness.unwrap_or(default.max_staleness),
             transactions: given(&raw.transactions, default.transactions),
-        };
-        self.later(
-            &raw.transactions,
-            "reads.transactions",
-            &reads.transactions,
-            &default.transactions,
-        );
-        reads
+        }
     }
 
     fn failover(&mut self, raw: raw::Failover) -> Failover {

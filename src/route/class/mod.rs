@@ -12,6 +12,7 @@
 mod hint;
 mod named;
 mod scan;
+mod within;
 
 use std::collections::HashSet;
 
@@ -29,6 +30,7 @@ use super::{
 };
 use hint::{Hint, hint};
 use scan::{Known, Scan};
+pub use within::may_run_within;
 
 /// Where a text may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
