@@ -463,7 +463,7 @@ impl Common {
     /// Pauses `node` on every worker; says how many of its servers are at work still.
     pub async fn pause(&self, node: &Arc<NodeView>) -> usize {
         // Before the idle ones are counted: what ends in between is counted as busy, never as idle.
-        let taken = node.load.in_flight.load(Relaxed) as usize;
+        let taken = node.load.in_flight() as usize;
         let mut idle = 0;
         for worker in &self.workers {
             let (tell, told) = oneshot::channel();

@@ -1,6 +1,6 @@
 //! The topology as metrics, made from the snapshot at each scrape: a node that was removed leaves no trace.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::{
     metrics::{Family, Histogram, Text},
@@ -91,7 +91,7 @@ fn write_numbers(text: &mut Text, topology: &Topology) {
         text,
         "pgsluice_node_in_flight",
         "Servers checked out.",
-        &|node| Some(u64::from(node.load.in_flight.load(Ordering::Relaxed))),
+        &|node| Some(u64::from(node.load.in_flight())),
     );
 }
 

@@ -1,9 +1,6 @@
 //! The topology as JSON. A separate set of structs, so that no field gets out by being added to the inner ones.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Instant, SystemTime},
-};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -71,7 +68,7 @@ impl<'a> NodeJson<'a> {
             insert_lsn: known(node.position.insert()),
             replay_lsn: known(node.position.replay()),
             lag_bytes: topology.lag_bytes(node),
-            in_flight: node.load.in_flight.load(Ordering::Relaxed),
+            in_flight: node.load.in_flight(),
         }
     }
 }

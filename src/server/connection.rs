@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::{budget::Permit, settings::Settings, statements::Statements};
 use crate::{
     net::{Stream, Target},
-    topology::Load,
+    topology::{Freshness, Load, Moment},
     wire::{cancel_key::CancelKey, pipeline::Pipeline},
 };
 
@@ -127,6 +127,8 @@ pub struct Server {
     /// When it was last given something to do.
     pub asked: Instant,
     pub born: Instant,
+    /// As of then its node is known to have had everything. See [`Server::fresh_as_of`].
+    pub(super) fresh: Moment,
     pub idle_since: Instant,
     /// While it is checked out.
     pub(super) busy: Option<Busy>,
@@ -186,6 +188,13 @@ impl Server {
             Poll::Pending => Silence::Kept,
             Poll::Ready(_) => Silence::Broken,
         }
+    }
+
+    /// As of when its node has everything, as far as was proven while this connection was in use. It stays true when the
+    /// node's freshness is void: no node goes back in time under a connection that lives on.
+    pub fn fresh_as_of(&mut self, node: &Freshness) -> Moment {
+        self.fresh = self.fresh.max(node.as_of());
+        self.fresh
     }
 
     /// `session` has it now.

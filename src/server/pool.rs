@@ -298,6 +298,7 @@ impl Pool {
 
     fn dialled(self: &Rc<Self>, mut server: Box<Server>) {
         *self.backoff.borrow_mut() = None;
+        server.fresh_as_of(&self.view.borrow().freshness);
         if self.is_current(&server) {
             self.remember_welcome(&mut server);
         }
@@ -310,7 +311,11 @@ impl Pool {
     }
 
     fn dial_failed(self: &Rc<Self>, error: Error) {
-        self.shared.dial_failed(&self.view(), &error);
+        let view = self.view();
+        self.shared.dial_failed(&view, &error);
+        if matches!(error.kind, Kind::ServerGone | Kind::NoNode | Kind::Full) {
+            view.load.shun();
+        }
         let pause = match &*self.backoff.borrow() {
             Some(backoff) => (backoff.pause * 2).min(self.shared.max_backoff()),
             None => MIN_BACKOFF,

@@ -22,7 +22,7 @@ use crate::{
     config,
     error::{Error, Kind},
     net::{Stream, Target, tls::Connector},
-    topology::{NodeView, Topology},
+    topology::{Moment, NodeView, Topology},
     wire::{cancel_key::CancelKey, pipeline::Pipeline},
 };
 
@@ -60,6 +60,7 @@ pub struct Parcel {
     last_session: u64,
     tenure: u64,
     born: Instant,
+    fresh: Moment,
     permit: Permit,
 }
 
@@ -115,6 +116,7 @@ impl Fresh {
             tenure: 0,
             asked: self.now,
             born: self.now,
+            fresh: Moment::NEVER,
             idle_since: self.now,
             busy: None,
             _open: open,
@@ -288,6 +290,7 @@ impl Shared {
             last_session: server.last_session,
             tenure: server.tenure,
             born: server.born,
+            fresh: server.fresh,
             permit: server.permit,
         };
         // If the worker has ended, the parcel and its permit are dropped.
@@ -430,6 +433,7 @@ impl Pools {
                 tenure: parcel.tenure,
                 asked: self.now(),
                 born: parcel.born,
+                fresh: parcel.fresh,
                 idle_since: self.now(),
                 busy: None,
                 _open: open,

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Instant};
 use super::{
     Link, Session,
     marks::Sets,
-    outcome::{Cause, Flight, Place},
+    outcome::{Cause, Flight, Place, Ties},
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
@@ -58,6 +58,10 @@ impl Session {
             }
             if frame.tag == b'E' && self.is_within() && self.ends_within(frame) {
                 return Err(Step::ServerEnded(ServerEnd::GivenUp(Cause::Ended)));
+            }
+            if frame.tag == b'E' && self.speaks_to_nobody(frame) {
+                let gone = ServerEnd::Gone("it ended after its answer".to_owned());
+                return Err(Step::ServerEnded(gone));
             }
             let shown = self.receive(frame, first)?;
             if self.split.is_some() && frame.tag != b'E' {
@@ -297,6 +301,27 @@ impl Session {
             buffer.discard(buffer.unseen().len());
         }
         true
+    }
+
+    /// FATAL behind a whole answer, of a server that has nothing of the session's left: told to whoever had it next, or to
+    /// nobody. It is taken away.
+    fn speaks_to_nobody(&mut self, frame: Frame) -> bool {
+        let Link::Held { server, .. } = &self.link else {
+            return false;
+        };
+        if !server.pipeline.is_free() || self.ties() == Ties::Pinned {
+            return false;
+        }
+        let report = Report::parse_start(self.reply_body(frame));
+        let is_fatal = matches!(report.severity, b"FATAL" | b"PANIC");
+        if is_fatal {
+            let sqlstate = report.sqlstate.unwrap_or_default();
+            self.report_evidence(Evidence::from_sqlstate(&sqlstate));
+            if let Some(buffer) = &mut self.to_client {
+                buffer.discard(buffer.unseen().len());
+            }
+        }
+        is_fatal
     }
 
     fn error_reported(&mut self, frame: Frame, shown: Show) {

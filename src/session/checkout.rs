@@ -23,6 +23,7 @@ use crate::{
         pool::{Grant, Pool},
         settings::Settings,
     },
+    topology::Role,
     wire::backend,
 };
 
@@ -78,14 +79,14 @@ impl Session {
     }
 
     /// The server is the session's: the client is told what is different there.
-    pub(super) fn hold(&mut self, server: Box<Server>, pool: Rc<Pool>) {
+    pub(super) fn hold(&mut self, mut server: Box<Server>, pool: Rc<Pool>) {
         self.context.counters.checkouts.one();
         // 0 stands for none.
         self.hold = self.hold.wrapping_add(1).max(1);
         self.server_fatal = false;
         self.flight = Flight::Nothing;
         if self.split.is_some() {
-            self.begin_visit(&pool);
+            self.begin_visit(&mut server, &pool);
         }
         self.begin_to_keep();
         self.entry.hold(Some(server.backend.clone()));
@@ -212,6 +213,7 @@ pub(super) async fn checkout(
                 pool.checkin(server);
                 aim = turned_down(aim).await;
             }
+            Ok(Grant::Failed(error)) if is_elsewhere(&error, &pool) => search.pause(error).await?,
             Ok(Grant::Failed(error)) => search.dial_failed(error).await?,
             Ok(Grant::Reroute) | Err(_) => {}
         }
@@ -268,13 +270,26 @@ impl<'a> Search<'a> {
     /// `error`, where another node or the same a moment later would say the same, or `pool.checkout_timeout` has passed
     /// since there was a node.
     pub async fn dial_failed(&mut self, error: Error) -> Result<()> {
+        match is_final(&error) {
+            true => Err(error),
+            false => self.pause(error).await,
+        }
+    }
+
+    /// As [`Search::dial_failed`], whatever the error is.
+    async fn pause(&mut self, error: Error) -> Result<()> {
         let patience = self.context.config.borrow().pool.checkout_timeout;
-        if is_final(&error) || self.found.elapsed() >= patience {
+        if self.found.elapsed() >= patience {
             return Err(error);
         }
         let _ = tokio::time::timeout(RETRY_PAUSE, self.context.topology_changed()).await;
         Ok(())
     }
+}
+
+/// A replica without a free slot is not the only node: what cannot be had there can be had elsewhere.
+fn is_elsewhere(error: &Error, pool: &Pool) -> bool {
+    error.kind == Kind::Full && pool.view().role == Role::Replica
 }
 
 /// Whether another node, or the same a moment later, would say the same.

@@ -245,18 +245,23 @@ impl Context {
     ) -> Result<Rc<Pool>, NoPool> {
         let topology = self.topology.borrow();
         match (aim, listener.route) {
-            (Aim::Fresh(need), _) => match self.choose_fresh(identity, &need, &topology) {
-                Some(pool) => Ok(pool),
-                None => self.choose_primary(identity, &topology),
+            (Aim::Fresh(need), _) => match self.choose_fresh(&need, &topology) {
+                Some(node) if !topology.nodes[node].load.is_shunned() => {
+                    self.full_pool(identity, &topology, Ok(node))
+                }
+                last => {
+                    let primary = self.choose_primary(identity, &topology);
+                    primary.or_else(|none| self.full_pool(identity, &topology, last.ok_or(none)))
+                }
             },
             (Aim::Replica(need), _) => {
-                let pool = self.choose_fresh(identity, &need, &topology);
-                pool.ok_or(NoPool::NoReplica)
+                let node = self.choose_fresh(&need, &topology);
+                self.full_pool(identity, &topology, node.ok_or(NoPool::NoReplica))
             }
             (Aim::Other(generation), _) => {
                 let is_other = |node: &NodeView| node.generation != generation;
-                let pool = self.choose_among(identity, &topology, is_other);
-                pool.ok_or(NoPool::NoReplica)
+                let node = self.choose_among(&topology, is_other);
+                self.full_pool(identity, &topology, node.ok_or(NoPool::NoReplica))
             }
             (Aim::Listener, Route::Replica) => {
                 self.choose_replica(identity, listener.primary, &topology)
@@ -274,26 +279,28 @@ impl Context {
         Ok(identity.pool(&self.pools, topology, node, &identity.full))
     }
 
-    fn choose_fresh(
+    fn full_pool(
         &self,
         identity: &Identity,
-        need: &Need,
         topology: &Topology,
-    ) -> Option<Rc<Pool>> {
+        node: Result<usize, NoPool>,
+    ) -> Result<Rc<Pool>, NoPool> {
+        node.map(|node| identity.pool(&self.pools, topology, node, &identity.full))
+    }
+
+    fn choose_fresh(&self, need: &Need, topology: &Topology) -> Option<usize> {
         let now = Moment::now();
-        self.choose_among(identity, topology, |node| need.is_met_by(node, now))
+        self.choose_among(topology, |node| need.is_met_by(node, now))
     }
 
     /// A replica that is in rotation and `takes` the read.
     fn choose_among(
         &self,
-        identity: &Identity,
         topology: &Topology,
         takes: impl Fn(&NodeView) -> bool,
-    ) -> Option<Rc<Pool>> {
+    ) -> Option<usize> {
         let turn = self.turn.fetch_add(1, Relaxed);
-        let node = balance::choose_replica(topology, takes, spread(turn))?;
-        Some(identity.pool(&self.pools, topology, node, &identity.full))
+        balance::choose_replica(topology, takes, spread(turn))
     }
 
     fn choose_replica(

@@ -16,14 +16,22 @@ const SUSPICION: Duration = Duration::from_secs(3600);
 /// Begins no message of a client's.
 const OPENING: &[u8] = &[0];
 
+/// What a batch is suspected of.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    since: Instant,
+    /// Of the node that ended.
+    generation: u64,
+}
+
 /// By the bytes of the client's messages. See the module's header.
 #[derive(Debug, Default)]
 pub struct Learned {
     keys: RandomState,
     /// Replicas have refused what was taken for reads.
     refuted: RefCell<HashSet<u64>>,
-    /// Replicas have ended without a word while these ran, at this time.
-    suspects: RefCell<HashMap<u64, Instant>>,
+    /// A replica has ended without a word while these ran.
+    suspects: RefCell<HashMap<u64, Suspicion>>,
 }
 
 impl Learned {
@@ -51,14 +59,24 @@ impl Learned {
         !self.refuted.borrow().is_empty() && self.is_refuted(&[OPENING, batch].concat())
     }
 
-    /// Whether the batch's server has ended before while it ran; from now on it has.
-    pub fn suspect(&self, batch: &[u8], now: Instant) -> bool {
+    /// Whether another node than that of `generation` has ended before while the batch ran; from now on this one has. A
+    /// node that ends takes all with it that it was asked: one end is no more than one suspicion.
+    pub fn suspect(&self, batch: &[u8], generation: u64, now: Instant) -> bool {
         let mut suspects = self.suspects.borrow_mut();
         if suspects.len() >= MAX_KNOWN {
             suspects.clear();
         }
-        let before = suspects.insert(self.keys.hash_one(batch), now);
-        before.is_some_and(|then| now.saturating_duration_since(then) < SUSPICION)
+        let since = now;
+        let before = suspects.insert(self.keys.hash_one(batch), Suspicion { since, generation });
+        before.is_some_and(|it| {
+            it.generation != generation && now.saturating_duration_since(it.since) < SUSPICION
+        })
+    }
+
+    /// A node has answered the batch and lives.
+    pub fn absolve(&self, batch: &[u8]) {
+        let mut suspects = self.suspects.borrow_mut();
+        suspects.remove(&self.keys.hash_one(batch));
     }
 }
 
@@ -67,12 +85,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_suspected_the_second_time_within_the_hour() {
+    fn a_batch_is_suspected_when_a_second_node_ends_within_the_hour() {
         let (learned, now) = (Learned::default(), Instant::now());
-        assert!(!learned.suspect(b"a", now));
-        assert!(!learned.suspect(b"b", now));
-        assert!(learned.suspect(b"a", now + SUSPICION / 2));
-        assert!(!learned.suspect(b"b", now + SUSPICION));
+        assert!(!learned.suspect(b"a", 1, now));
+        assert!(!learned.suspect(b"b", 1, now));
+        assert!(learned.suspect(b"a", 2, now + SUSPICION / 2));
+        assert!(!learned.suspect(b"b", 2, now + SUSPICION));
+    }
+
+    #[test]
+    fn who_ran_when_a_node_ended_is_one_of_many_and_free_once_another_has_answered() {
+        let (learned, now) = (Learned::default(), Instant::now());
+        assert!(!learned.suspect(b"a", 1, now));
+        assert!(!learned.suspect(b"a", 1, now), "two sessions, one end");
+        learned.absolve(b"a");
+        assert!(!learned.suspect(b"a", 2, now));
     }
 
     #[test]

@@ -85,11 +85,14 @@ impl Session {
         let Some(split) = &mut self.split else {
             return;
         };
-        split.again = None;
+        let again = split.again.take();
         if let Some(visit) = &mut split.visit {
             let lasts = visit.extent == Extent::Transaction;
             if lasts && status != TransactionStatus::Idle {
                 return;
+            }
+            if let Some((Again::Replica, _)) = again {
+                self.context.learned.absolve(visit.kept.unseen());
             }
             split.last = (visit.generation, now);
             // What was set in a transaction is asked for before the server is left.

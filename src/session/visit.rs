@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Route,
-    server::pool::Pool,
+    server::{connection::Server, pool::Pool},
     topology::{Moment, Role},
     wire::{
         backend,
@@ -77,17 +77,16 @@ pub(super) enum Extent {
 pub(super) enum Reply {
     /// Or what may be said twice.
     Nothing,
-    /// What comes before the first row.
-    Beginning,
-    Answer,
+    /// Some of its answer.
+    Begun,
 }
 
-/// The longest beginning of an answer that is kept back.
+/// So much of an answer is kept back until it is whole. PostgreSQL itself keeps 8 KiB back.
 const MAX_HELD_BACK: usize = 1024;
 
 impl Session {
     /// A server was taken for what the client sent: of a replica, for a visit if it can be one.
-    pub(super) fn begin_visit(&mut self, pool: &Rc<Pool>) {
+    pub(super) fn begin_visit(&mut self, server: &mut Server, pool: &Rc<Pool>) {
         let view = pool.view();
         let (route, explains) = (self.listener.route, self.wants_explanations());
         let defined = match route {
@@ -112,7 +111,9 @@ impl Session {
         let unseen = self.from_client.as_ref().map_or(&[][..], |b| b.unseen());
         // On a replica listener, more behind it is not for this server to wait with.
         let may_visit = route == Route::Split
-            || unseen.len() == len && view.freshness.as_of() >= defined && defined != Moment::NEVER;
+            || unseen.len() == len
+                && defined != Moment::NEVER
+                && server.fresh_as_of(&view.freshness) >= defined;
         if len == 0 || !may_visit {
             // It was read as on the primary, and this replica may still have the definitions of before.
             split.ahead = None;
@@ -132,7 +133,7 @@ impl Session {
             generation: view.generation,
             kept,
             left: if lasts { usize::MAX } else { len },
-            reply: if lasts { Reply::Answer } else { Reply::Nothing },
+            reply: if lasts { Reply::Begun } else { Reply::Nothing },
             is_answered: lasts,
             parsed: 0,
             extent,
@@ -240,15 +241,14 @@ impl Session {
             visit.parsed += usize::from(tag == b'1');
             visit.reply = visit.reply.max(match tag {
                 b'N' | b'S' | b'A' => Reply::Nothing,
-                b'1' | b'2' | b'3' | b't' | b'T' | b'n' => Reply::Beginning,
-                _ => Reply::Answer,
+                _ => Reply::Begun,
             });
         }
     }
 
-    /// What has come only begins an answer, and is kept back: a server that is killed sends it with its last words.
+    /// What has come is the first part of an answer, and is kept back: a server that is killed sends it with its last words.
     pub(super) fn holds_back(&self) -> bool {
-        let begins = |visit: &Visit| visit.reply == Reply::Beginning;
+        let begins = |visit: &Visit| visit.reply == Reply::Begun && !visit.is_answered;
         let fits =
             |buffer: &Buffer| !buffer.is_inside_frame() && buffer.pending().len() <= MAX_HELD_BACK;
         self.visit().is_some_and(begins) && self.to_client.as_deref().is_some_and(fits)
@@ -331,13 +331,14 @@ impl Session {
         }
     }
 
-    /// Remembers that the batch has headed an end of its server; whether it had before.
+    /// Remembers that the batch has headed an end of its node; whether it had of another before.
     fn suspect(&self) -> bool {
         let Some(visit) = self.visit() else {
             return false;
         };
         let now = self.context.pools.now();
-        self.context.learned.suspect(visit.kept.unseen(), now)
+        let (batch, generation) = (visit.kept.unseen(), visit.generation);
+        self.context.learned.suspect(batch, generation, now)
     }
 
     /// Puts the visit's batch before what the client has sent since. The server is gone, or free.

@@ -1,9 +1,8 @@
 //! Which replica serves a read: power of two choices. Pure; the random numbers come in.
 //!
-//! Two candidates are drawn by weight, the one with fewer servers checked out per weight is taken. Drawing two keeps
+//! Nodes that could not be dialled a moment ago are passed over while there is another: one of many clients' dials that fails is
+//! enough, and the last node stays. Two candidates are drawn by weight, the one with fewer servers checked out per weight is taken. Drawing two keeps
 //! the choice cheap and the workers from herding to the one node that looked idle a moment ago.
-
-use std::sync::atomic::Ordering;
 
 use super::{NodeView, Role, Topology};
 use crate::config::PrimaryReads;
@@ -47,6 +46,17 @@ impl<F: Fn(&NodeView) -> bool> Candidates<'_, F> {
     }
 
     fn choose(&self, random: [u32; 2]) -> Option<usize> {
+        let is_shunned = |(index, _): (usize, u64)| self.topology.nodes[index].load.is_shunned();
+        if self.weights().any(is_shunned) {
+            let takes = |node: &NodeView| !node.load.is_shunned() && (self.takes)(node);
+            let topology = self.topology;
+            let other = Candidates { topology, takes }.draw_two(random);
+            return other.or_else(|| self.draw_two(random));
+        }
+        self.draw_two(random)
+    }
+
+    fn draw_two(&self, random: [u32; 2]) -> Option<usize> {
         let first = self.draw(random[0], None)?;
         let Some(second) = self.draw(random[1], Some(first)) else {
             return Some(first);
@@ -77,7 +87,7 @@ impl<F: Fn(&NodeView) -> bool> Candidates<'_, F> {
     /// were the next one counted too, of two idle nodes the heavier would get everything.
     fn busier(&self, a: usize, b: usize) -> bool {
         let nodes = &self.topology.nodes;
-        let in_flight = |i: usize| u64::from(nodes[i].load.in_flight.load(Ordering::Relaxed));
+        let in_flight = |i: usize| u64::from(nodes[i].load.in_flight());
         let weight = |i: usize| u64::from(nodes[i].config.weight);
         in_flight(a) * weight(b) > in_flight(b) * weight(a)
     }
@@ -85,7 +95,10 @@ impl<F: Fn(&NodeView) -> bool> Candidates<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::{
+        sync::{Arc, atomic::Ordering},
+        time::Instant,
+    };
 
     use super::*;
     use crate::{
@@ -186,6 +199,15 @@ mod tests {
         };
         let first = draws.filter_map(|random| candidates.draw(random, None));
         assert_eq!(first.filter(|index| *index == 0).count(), 100);
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_dialled_is_passed_over_unless_it_is_the_last() {
+        let t = topology(&[(Role::Replica, UP, 1, 0), (Role::Replica, UP, 1, 9)]);
+        t.nodes[0].load.shun();
+        assert_eq!(chosen(&t, PrimaryReads::Never), [1]);
+        t.nodes[1].load.shun();
+        assert_eq!(chosen(&t, PrimaryReads::Never), [0]);
     }
 
     #[test]

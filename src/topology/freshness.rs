@@ -57,7 +57,7 @@ impl AtomicMoment {
         Moment(self.0.load(Relaxed))
     }
 
-    fn store(&self, moment: Moment) {
+    pub(super) fn store(&self, moment: Moment) {
         self.0.store(moment.0, Relaxed);
     }
 

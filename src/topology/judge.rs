@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Alarm, Freshness, NodeView, Role, Topology,
+    Alarm, Freshness, NodeView, Reason, Role, Topology,
     facts::{Answer, Fact, Wal},
     freshness::{Line, Samples},
     record::{Record, Word},
@@ -376,6 +376,9 @@ fn update_view(entry: &mut Entry, verdict: &Verdict, now: Instant, next: &mut u6
     }
     if !same_verdict {
         view.since = now;
+        if verdict.reason == Reason::Answering {
+            view.load.forgive();
+        }
     }
     view.role = verdict.role;
     view.health = verdict.health;

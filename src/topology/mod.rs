@@ -29,7 +29,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use freshness::{AtomicMoment, Demand, Freshness, Moment};
@@ -109,7 +109,7 @@ pub enum Reason {
     ShuttingDown,
     /// Sessions go on, but new ones find nobody.
     NoNewConnections,
-    /// Every connection slot is taken, and the probe has none.
+    /// Every connection slot is taken. It is in rotation while the probe has one: so may servers be that are open.
     Full,
     /// The probe's login was refused.
     LoginRefused,
@@ -290,6 +290,36 @@ impl NodeView {
 pub struct Load {
     /// Servers checked out just now.
     pub in_flight: AtomicU32,
+    /// It could not be dialled: until then reads go elsewhere if they can.
+    shunned: AtomicMoment,
+}
+
+/// How long a node is shunned after a dial that failed. Longer than the pause between such dials (`pool.login_backoff`), so that
+/// nobody is sent there again only to wait.
+const SHUN: Duration = Duration::from_secs(2);
+
+impl Load {
+    /// Servers checked out just now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// It could not be dialled just now.
+    pub fn shun(&self) {
+        self.shunned.raise(Moment::now().after(SHUN));
+    }
+
+    /// The probe has found it well since.
+    fn forgive(&self) {
+        self.shunned.store(Moment::NEVER);
+    }
+
+    /// Whether it could not be dialled a moment ago. Reads no clock where all is well.
+    #[inline]
+    pub fn is_shunned(&self) -> bool {
+        let until = self.shunned.load();
+        until != Moment::NEVER && Moment::now() < until
+    }
 }
 
 /// The last WAL positions that a probe brought. Each is of its own probe: for display, not for freshness.

@@ -23,9 +23,18 @@ pub(super) enum Standing {
     /// No probe has ended yet.
     Unheard,
     Serving,
+    /// Sessions go on, and every connection slot is taken.
+    Crowded,
     /// Sessions go on, new ones get 57P03.
     Draining,
     Gone(Reason),
+}
+
+impl Standing {
+    /// Whether it answers, and means to go on.
+    pub fn is_serving(self) -> bool {
+        matches!(self, Standing::Serving | Standing::Crowded)
+    }
 }
 
 /// What a node last said about its WAL. It outlives the node's silence.
@@ -151,6 +160,7 @@ impl Record {
             (_, Link::Doubted(since)) if asked >= since => Standing::Draining,
             (Standing::Gone(_), _) if !self.may_return() => self.standing,
             (Standing::Draining, Link::Doubted(_)) => Standing::Draining,
+            (Standing::Crowded, _) => Standing::Crowded,
             _ => Standing::Serving,
         }
     }
@@ -202,6 +212,9 @@ impl Record {
         match (dial, self.link) {
             (Dial::Accepted, _) => self.handle_accepted(),
             (Dial::NotNow, Link::Answering) => self.link = Link::Doubted(now),
+            (Dial::Full, Link::Answering) if self.standing == Standing::Serving => {
+                self.standing = Standing::Crowded;
+            }
             (
                 Dial::Full | Dial::LoginRefused | Dial::NotNow,
                 Link::Answering | Link::Doubted(_),
@@ -213,6 +226,9 @@ impl Record {
 
     fn handle_accepted(&mut self) {
         self.failed_dials = 0;
+        if self.standing == Standing::Crowded {
+            self.standing = Standing::Serving;
+        }
         if self.link != Link::None {
             self.link = Link::Answering;
         }

@@ -193,7 +193,7 @@ impl Bench {
             (true, None) => Seat::Empty,
         };
         let is_followed = match seat {
-            Seat::Taken(holder) if claims[holder].standing == Standing::Serving => {
+            Seat::Taken(holder) if claims[holder].standing.is_serving() => {
                 claims.iter().any(|node| receives(memory, highest, node))
             }
             _ => false,
@@ -266,7 +266,7 @@ fn dispute(rules: Rules, memory: Memory, told: u32, claims: &[Claim]) -> Dispute
     let is_settled = || claims.iter().any(|node| receives(memory, told, node));
     let goes_on = olds(memory, told, claims).any(|(node, timeline)| {
         let streams = claims.iter().any(|it| receives(memory, timeline, it));
-        node.standing == Standing::Serving && streams
+        node.standing.is_serving() && streams
     });
     if goes_on {
         return Dispute::Open;
@@ -275,7 +275,7 @@ fn dispute(rules: Rules, memory: Memory, told: u32, claims: &[Claim]) -> Dispute
         return Dispute::None;
     }
     let standings = || olds(memory, told, claims).map(|(node, _)| node.standing);
-    let answers = |standing| matches!(standing, Standing::Serving | Standing::Draining);
+    let answers = |standing: Standing| standing.is_serving() || standing == Standing::Draining;
     let restarts = |standing| {
         standing == Standing::Gone(Reason::Refused)
             || standing == Standing::Gone(Reason::StartingUp)
@@ -318,7 +318,7 @@ fn vouched(memory: Memory, claims: &[Claim]) -> Option<(usize, u32)> {
 fn receives(memory: Memory, timeline: u32, node: &Claim) -> bool {
     node.receiving
         && node.word == Word::Replaying(Some(timeline))
-        && node.standing == Standing::Serving
+        && node.standing.is_serving()
         && node.system_id == memory.system_id
 }
 
@@ -339,7 +339,9 @@ fn seat(memory: Memory, raised: bool, claims: &[Claim]) -> Seat {
 
 fn settling(claim: &Claim) -> Verdict {
     let (health, reason) = match claim.standing {
-        Standing::Serving | Standing::Draining => (Health::Down, Reason::Settling),
+        Standing::Serving | Standing::Crowded | Standing::Draining => {
+            (Health::Down, Reason::Settling)
+        }
         other => health(other),
     };
     Verdict {
@@ -353,6 +355,7 @@ fn health(standing: Standing) -> (Health, Reason) {
     match standing {
         Standing::Unheard => (Health::Down, Reason::Unheard),
         Standing::Serving => (Health::Up, Reason::Answering),
+        Standing::Crowded => (Health::Up, Reason::Full),
         Standing::Draining => (Health::Draining, Reason::ShuttingDown),
         Standing::Gone(reason) => (Health::Down, reason),
     }

@@ -16,6 +16,7 @@ mod lost;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod proxied;
+mod readers;
 mod replication;
 mod restart;
 mod runs;
