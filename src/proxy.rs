@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Order, Paused, Phase},
+    admin::{self, Drained, Order, Paused, Phase},
     cancels::Cancels,
     catalogues,
     client::{self, report, verifier},
@@ -265,6 +265,25 @@ impl Proxy {
     /// What waits because of [`Proxy::pause`] goes on.
     pub fn resume(&self) {
         self.tell_all(|| Message::Resume);
+    }
+
+    /// Takes a replica out of rotation for maintenance, or back in: its idle servers close, and sessions leave at the end of
+    /// their transactions.
+    pub fn drain_node(&self, node: &str, drains: bool) -> Drained {
+        let grace = self.config.failover.grace;
+        let topology = &self.common.topology;
+        match topology.drain(node, drains) {
+            topology::Drained::IsPrimary => return Drained::IsPrimary,
+            topology::Drained::UnknownNode => return Drained::UnknownNode,
+            topology::Drained::Done => {}
+        }
+        let current = topology.current();
+        let in_flight = current.node(node).map_or(0, |it| it.load.in_flight());
+        let told = |w: &Worker| w.topology.load(Acquire) >= current.number;
+        // A worker that does not know yet may take another.
+        let unknowing = !self.workers.iter().all(told);
+        let busy = in_flight.max(u32::from(unknowing)) as usize;
+        Drained::Done { busy, grace }
     }
 
     /// Stops accepting; sessions end as soon as no transaction is open, and after `limits.drain_timeout` all of them.

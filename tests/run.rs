@@ -338,7 +338,7 @@ fn certificates_are_read_again_at_a_reload_and_bad_ones_refused_whole() {
 }
 
 /// Exit code, and all that was said.
-fn ctl(args: &[&str]) -> (i32, String) {
+fn ctl_of(args: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
     let output = command.arg("ctl").args(args).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -362,7 +362,7 @@ fn ctl_pauses_resumes_and_reloads_the_running_proxy() {
     write_private(&file, &text.replace("\"off\"", &format!("{http:?}")));
     let running = Running::start(&file, None);
     let config = ["-c", file.to_str().unwrap()];
-    let ctl = |what: &str| ctl(&[config[0], config[1], what]);
+    let ctl = |what: &str| ctl_of(&[config[0], config[1], what]);
     wait_until("there is a primary", || {
         ctl("status").1.contains("primary: pg1\n")
     });
@@ -377,6 +377,14 @@ fn ctl_pauses_resumes_and_reloads_the_running_proxy() {
     let (code, said) = ctl("pause");
     assert_eq!((code, said.as_str()), (0, "paused: nothing runs on pg1\n"));
     assert_eq!(ctl("resume"), (0, "resumed\n".to_owned()));
+    let drain = |node| ctl_of(&[config[0], config[1], "drain", node]);
+    let (code, said) = drain("pg1");
+    assert!(code == 1 && said.contains("it is the primary"), "{said}");
+    let (code, said) = drain("none such");
+    assert!(
+        code == 1 && said.contains("none such: there is no node"),
+        "{said}"
+    );
     begin(connect(running.address()));
 
     let (code, said) = ctl("reload");
@@ -393,5 +401,5 @@ fn ctl_pauses_resumes_and_reloads_the_running_proxy() {
 
 /// Without the file, which is broken.
 fn reload_by_address(http: &str) -> (i32, String) {
-    ctl(&["--http", http, "reload"])
+    ctl_of(&["--http", http, "reload"])
 }

@@ -6,7 +6,7 @@ mod metrics;
 mod orders;
 mod view;
 
-pub use orders::{Order, Paused, Reloaded};
+pub use orders::{Drained, Order, Paused, Reloaded};
 use tokio::sync::{mpsc, watch};
 
 use crate::{metrics::Metrics, topology};

@@ -37,6 +37,26 @@ pub enum Order {
     Pause(Option<u64>, oneshot::Sender<Paused>),
     /// What was paused goes on.
     Resume(oneshot::Sender<()>),
+    /// A replica leaves rotation for maintenance (`drains`), or comes back.
+    Drain {
+        node: String,
+        drains: bool,
+        tell: oneshot::Sender<Drained>,
+    },
+}
+
+/// What became of a node that is to be drained, or not to be any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    Done {
+        /// Servers of it that sessions still have.
+        busy: usize,
+        /// How long they may (`failover.grace`).
+        grace: Duration,
+    },
+    /// It is not done to a primary.
+    IsPrimary,
+    UnknownNode,
 }
 
 /// What became of a reload.
@@ -72,11 +92,18 @@ struct Of {
     generation: Option<u64>,
 }
 
+#[derive(Debug, Deserialize)]
+struct Which {
+    node: String,
+}
+
 pub(super) fn pages(state: State, peer: IpAddr) -> Router {
     Router::new()
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/pause", post(pause))
         .route("/api/v1/resume", post(resume))
+        .route("/api/v1/drain", post(drain))
+        .route("/api/v1/undrain", post(undrain))
         .route_layer(middleware::from_fn(
             move |request: Request, next: Next| async move {
                 match refusal(peer, request.method(), request.headers()) {
@@ -154,6 +181,31 @@ async fn pause(extract::State(state): Given, extract::Query(of): extract::Query<
 async fn resume(extract::State(state): Given) -> Response {
     match ask(&state, Order::Resume).await {
         Ok(()) => told(StatusCode::OK, json!({})),
+        Err(response) => *response,
+    }
+}
+
+async fn drain(extract::State(state): Given, of: extract::Query<Which>) -> Response {
+    set_drained(state, of.0.node, true).await
+}
+
+async fn undrain(extract::State(state): Given, of: extract::Query<Which>) -> Response {
+    set_drained(state, of.0.node, false).await
+}
+
+async fn set_drained(state: State, node: String, drains: bool) -> Response {
+    let name = node.clone();
+    let refused = |status, why: &str| told(status, json!({"error": format!("{name}: {why}")}));
+    match ask(&state, |tell| Order::Drain { node, drains, tell }).await {
+        Ok(Drained::Done { busy, grace }) => {
+            let body = json!({"node": name, "busy": busy, "grace_ms": grace.as_millis() as u64});
+            told(StatusCode::OK, body)
+        }
+        Ok(Drained::IsPrimary) => {
+            let why = "it is the primary: switch over first, between pgsluice ctl pause and its successor";
+            refused(StatusCode::CONFLICT, why)
+        }
+        Ok(Drained::UnknownNode) => refused(StatusCode::NOT_FOUND, "there is no node of this name"),
         Err(response) => *response,
     }
 }

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::ExitCode,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,8 @@ use crate::config::Config;
 
 /// Paused, but transactions that were open have not ended in time (EX_TEMPFAIL of sysexits.h).
 pub const BUSY: u8 = 75;
+/// Between two looks at a node that is drained.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// For one request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// No answer of the proxy's is longer.
@@ -41,6 +44,16 @@ enum What {
     Pause,
     /// Let transactions begin again
     Resume,
+    /// Take a replica out of rotation, for maintenance; returns when nothing runs there (75: something does, in time)
+    Drain {
+        /// Its name, as `status` shows it
+        node: String,
+    },
+    /// Take it back in
+    Undrain {
+        /// Its name, as `status` shows it
+        node: String,
+    },
 }
 
 pub fn run(args: CtlArgs) -> ExitCode {
@@ -53,6 +66,8 @@ pub fn run(args: CtlArgs) -> ExitCode {
         What::Reload => proxy.reload(),
         What::Pause => proxy.pause(),
         What::Resume => proxy.resume(),
+        What::Drain { node } => proxy.drain(&node),
+        What::Undrain { node } => proxy.undrain(&node),
     };
     done.unwrap_or_else(|error| {
         eprintln!("pgsluice: {error}");
@@ -81,6 +96,15 @@ impl CtlArgs {
             }
         }
     }
+}
+
+/// As in a URL's query.
+fn escape(name: &str) -> String {
+    let escaped = name.bytes().map(|byte| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' => (byte as char).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    escaped.collect()
 }
 
 /// Where a running proxy is asked.
@@ -145,6 +169,33 @@ impl RunningProxy {
     fn resume(&self) -> Result<ExitCode, String> {
         self.ask("POST", "/api/v1/resume")?;
         println!("resumed");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn drain(&self, node: &str) -> Result<ExitCode, String> {
+        let path = format!("/api/v1/drain?node={}", escape(node));
+        let began = Instant::now();
+        loop {
+            let drained = self.ask("POST", &path)?;
+            let grace = Duration::from_millis(drained["grace_ms"].as_u64().unwrap_or(0));
+            if drained["busy"].as_u64() == Some(0) {
+                println!("drained: nothing runs on {node}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            if began.elapsed() >= grace {
+                let (busy, grace) = (&drained["busy"], humantime::format_duration(grace));
+                eprintln!(
+                    "pgsluice: drained, but after {grace} {busy} servers of {node} are still in use"
+                );
+                return Ok(ExitCode::from(BUSY));
+            }
+            sleep(DRAIN_STEP);
+        }
+    }
+
+    fn undrain(&self, node: &str) -> Result<ExitCode, String> {
+        self.ask("POST", &format!("/api/v1/undrain?node={}", escape(node)))?;
+        println!("{node} is back in rotation as soon as it answers");
         Ok(ExitCode::SUCCESS)
     }
 

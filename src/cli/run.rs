@@ -131,6 +131,10 @@ fn obey(proxy: &mut Proxy, file: Option<&Path>, order: Order) {
             proxy.resume();
             let _ = tell.send(());
         }
+        Order::Drain { node, drains, tell } => {
+            tracing::info!(node, drains, "drained, or not any more");
+            let _ = tell.send(proxy.drain_node(&node, drains));
+        }
         Order::Pause(of, tell) => {
             tracing::info!("paused: no transaction begins on the primary");
             let paused = proxy.pause(of);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Alarm, Freshness, NodeView, Reason, Role, Topology,
+    Alarm, Freshness, Health, NodeView, Reason, Role, Topology,
     facts::{Answer, Fact, Wal},
     freshness::{Line, Samples},
     record::{Record, Word},
@@ -28,6 +28,18 @@ struct Entry {
     place: String,
     record: Record,
     view: Arc<NodeView>,
+    /// An operator wants no reads there. It outlives reloads, and what the node is meanwhile.
+    is_drained: bool,
+}
+
+/// What became of an operator's wish to drain a node, or to end that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// It is as wished.
+    Done,
+    /// It is the primary: that is paused, not drained.
+    IsPrimary,
+    UnknownNode,
 }
 
 /// What the configuration says about judging.
@@ -124,6 +136,20 @@ impl Judge {
     pub fn note_saved(&mut self, saved: bool, now: Instant) -> Option<Topology> {
         self.is_unsaved = !saved;
         self.apply_ruling(now).then(|| self.snapshot())
+    }
+
+    /// Takes a replica out of rotation for maintenance, or back in. One that is promoted meanwhile is a primary as any other.
+    pub fn drain(&mut self, name: &str, drains: bool, now: Instant) -> (Drained, Option<Topology>) {
+        let mut entries = self.entries.iter_mut();
+        let Some(entry) = entries.find(|entry| entry.view.config.name == name) else {
+            return (Drained::UnknownNode, None);
+        };
+        if drains && entry.view.role == Role::Primary {
+            return (Drained::IsPrimary, None);
+        }
+        entry.is_drained = drains;
+        let changed = self.apply_ruling(now);
+        (Drained::Done, changed.then(|| self.snapshot()))
     }
 
     /// The nodes from now on, in this order; returns their ids. What is known of a node that stays is kept, its load
@@ -250,7 +276,8 @@ impl Judge {
         };
         let mut changed = (self.primary, &self.alarms) != (ruling.primary, &ruling.alarms);
         for (entry, verdict) in self.entries.iter_mut().zip(&ruling.verdicts) {
-            changed |= update_view(entry, verdict, now, &mut self.next);
+            let verdict = as_drained(*verdict, entry.is_drained);
+            changed |= update_view(entry, &verdict, now, &mut self.next);
         }
         self.primary = ruling.primary;
         self.alarms = ruling.alarms;
@@ -319,6 +346,7 @@ impl Judge {
             place: format!("{}:{}", node.host, node.port),
             record: Record::new(now),
             view: Arc::new(view),
+            is_drained: false,
         }
     }
 
@@ -388,6 +416,20 @@ fn update_view(entry: &mut Entry, verdict: &Verdict, now: Instant, next: &mut u6
     view.incarnation = record.incarnation();
     entry.view = Arc::new(view);
     true
+}
+
+/// The verdict on a node that an operator may have drained: nothing but a replica in rotation leaves it by that.
+fn as_drained(verdict: Verdict, is_drained: bool) -> Verdict {
+    let applies = is_drained && verdict.role == Role::Replica && verdict.health == Health::Up;
+    let (health, reason) = match applies {
+        true => (Health::Draining, Reason::Drained),
+        false => (verdict.health, verdict.reason),
+    };
+    Verdict {
+        health,
+        reason,
+        ..verdict
+    }
 }
 
 fn verdict_of(view: &NodeView) -> Verdict {

@@ -33,6 +33,7 @@ use std::{
 };
 
 pub use freshness::{AtomicMoment, Demand, Freshness, Moment};
+pub use judge::Drained;
 pub use link::{Driver, Login};
 pub use source::named_nodes;
 pub use watch::{Evidence, Handle, Watcher, spawn};
@@ -68,7 +69,7 @@ impl Role {
 pub enum Health {
     /// In rotation.
     Up,
-    /// Answers "shutting down", or was drained: no new checkout, idle servers close, sessions leave at transaction end.
+    /// Answers "shutting down", or was drained by an operator: no new checkout, idle servers close, sessions leave at transaction end.
     Draining,
     /// Writable, but on a timeline that has been left behind, or of another cluster: nothing is sent there.
     Fenced,
@@ -107,6 +108,8 @@ pub enum Reason {
     StartingUp,
     /// Sessions go on, new ones are refused with 57P03.
     ShuttingDown,
+    /// An operator has taken it out of rotation.
+    Drained,
     /// Sessions go on, but new ones find nobody.
     NoNewConnections,
     /// Every connection slot is taken. It is in rotation while the probe has one: so may servers be that are open.
@@ -138,6 +141,7 @@ impl Reason {
             Reason::Silent => "silent",
             Reason::StartingUp => "starting_up",
             Reason::ShuttingDown => "shutting_down",
+            Reason::Drained => "drained",
             Reason::NoNewConnections => "no_new_connections",
             Reason::Full => "full",
             Reason::LoginRefused => "login_refused",

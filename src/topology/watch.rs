@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Demand, Reason, Topology,
     facts::Fact,
-    judge::{Judge, NodeId, Rules},
+    judge::{Drained, Judge, NodeId, Rules},
     probe::{self, Settings},
     source,
     state::{self, State},
@@ -162,6 +162,11 @@ impl Handle {
         let probes = lock(&self.probes);
         let named = probes.values().filter(|probe| probe.name == node);
         named.for_each(|probe| probe.wake.notify_one());
+    }
+
+    /// Takes a replica out of rotation, or back in.
+    pub fn drain(&self, node: &str, drains: bool) -> Drained {
+        self.shared.drain(node, drains)
     }
 
     /// Where sessions say how fresh they need a replica to be.
@@ -421,6 +426,15 @@ impl Shared {
             self.publish(topology);
         }
         self.note_state(&judge);
+    }
+
+    fn drain(&self, node: &str, drains: bool) -> Drained {
+        let mut judge = lock(&self.judge);
+        let (drained, topology) = judge.drain(node, drains, Instant::now());
+        if let Some(topology) = topology {
+            self.publish(topology);
+        }
+        drained
     }
 
     /// The state was written down, or could not be.

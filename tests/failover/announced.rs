@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
-use pgsluice::{admin::Paused, topology::Health};
+use pgsluice::{
+    admin::{Drained, Paused},
+    topology::{Health, Reason},
+};
 
 use crate::{
     nodes::installations,
-    proxied::{Cluster, WHERE, WRITES, WRITES_SESSION, wait_until},
+    proxied::{Cluster, READS, READS_SESSION, WHERE, WRITES, WRITES_SESSION, wait_until},
 };
 
 /// Servers still at work on the node that was paused.
@@ -111,4 +114,45 @@ fn a_pause_waits_for_what_is_open_and_ends_when_it_is_resumed() {
     cluster.pg1.start();
     waiting.wait().unwrap();
     assert_eq!(fresh.sql(WHERE), format!("{} primary", cluster.pg1.port));
+}
+
+#[test]
+fn a_drained_replica_ends_what_is_open_there_and_gets_nothing_new_until_it_is_undrained() {
+    let cluster = Cluster::start(&installations()[0]);
+    let proxied = &cluster.proxied;
+    let on_pg3 = format!("{} replica", cluster.pg3.port);
+    // Of listeners whose sessions keep their servers, one is idle there, and one in a transaction.
+    let mut held = Vec::new();
+    wait_until("two are on pg3", || {
+        let session = proxied.session(READS_SESSION);
+        if session.sql(WHERE) == on_pg3 {
+            held.push(session);
+        }
+        held.len() == 2
+    });
+    held[1].sql("begin");
+    let busy = |drained| match drained {
+        Drained::Done { busy, .. } => busy,
+        other => panic!("{other:?}"),
+    };
+    wait_until("only the transaction is left", || {
+        busy(proxied.drain("pg3", true)) == 1
+    });
+    let view = proxied.wait_health("pg3", Health::Draining);
+    assert_eq!(view.node("pg3").unwrap().reason, Reason::Drained);
+    let told = held[0].wait_end().unwrap();
+    assert!(told.is("FATAL", "57P01"), "{told:?}");
+    held[1].sql("commit");
+    wait_until("nothing is left", || busy(proxied.drain("pg3", true)) == 0);
+    let on_pg2 = format!("{} replica", cluster.pg2.port);
+    let reader = proxied.session(READS);
+    for _ in 0..20 {
+        assert_eq!(reader.sql(WHERE), on_pg2);
+    }
+    // It is about reads: who is promoted is primary.
+    assert_eq!(proxied.drain("pg1", true), Drained::IsPrimary);
+    assert_eq!(proxied.drain("pg9", true), Drained::UnknownNode);
+    proxied.drain("pg3", false);
+    proxied.wait_health("pg3", Health::Up);
+    wait_until("it is read from", || reader.sql(WHERE) == on_pg3);
 }

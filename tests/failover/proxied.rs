@@ -11,7 +11,7 @@ use std::{
 };
 
 use pgsluice::{
-    admin::Paused,
+    admin::{Drained, Paused},
     config::{self, AuthMethod, Config, Listener, PoolMode, PrimaryReads, Route, Secret, User},
     proxy::Proxy,
     topology::{Handle, Health, Topology},
@@ -193,6 +193,12 @@ impl Proxied {
 
     pub fn resume(&self) {
         self.run(|proxy| proxy.resume());
+    }
+
+    /// One look, as `pgsluice ctl drain` has several of.
+    pub fn drain(&self, node: &str, drains: bool) -> Drained {
+        let node = node.to_owned();
+        self.run(move |proxy| proxy.drain_node(&node, drains))
     }
 
     /// A counter without labels, as of the last time that the workers published.
