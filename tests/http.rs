@@ -161,6 +161,7 @@ async fn a_real_cluster_shows_in_every_page() {
         "pgsluice_node_role{node=\"pg1\",role=\"primary\"} 1",
         "pgsluice_node_role{node=\"pg2\",role=\"primary\"} 0",
         "pgsluice_node_health{node=\"pg2\",health=\"up\"} 1",
+        "pgsluice_node_reason{node=\"pg2\",reason=\"answering\"} 1",
         "pgsluice_node_timeline{node=\"pg1\"} 1",
         "pgsluice_alarm{alarm=\"no_primary\"} 0",
         "pgsluice_probe_seconds_bucket{node=\"pg2\",le=\"+Inf\"}",

@@ -25,6 +25,8 @@ pub(super) fn write_topology(text: &mut Text, topology: &Topology) {
         alarms.sample(&[("alarm", alarm.as_str())], u8::from(rises));
     }
     write_states(text, topology);
+    write_reasons(text, topology);
+    write_staleness(text, topology);
     write_numbers(text, topology);
 }
 
@@ -62,6 +64,33 @@ fn write_states(text: &mut Text, topology: &Topology) {
         for health in Health::ALL {
             let labels = [("node", name(node)), ("health", health.as_str())];
             healths.sample(&labels, u8::from(node.health == health));
+        }
+    }
+}
+
+/// In a word, as `pgsluice ctl status` shows it. Only the one that holds: there are many, and an operator looks for those
+/// that are not `answering`.
+fn write_reasons(text: &mut Text, topology: &Topology) {
+    let mut reasons = text.family(
+        "pgsluice_node_reason",
+        Family::Gauge,
+        "1 for why the node has its health.",
+    );
+    for node in &topology.nodes {
+        let labels = [("node", name(node)), ("reason", node.reason.as_str())];
+        reasons.sample(&labels, 1);
+    }
+}
+
+fn write_staleness(text: &mut Text, topology: &Topology) {
+    let mut staleness = text.family(
+        "pgsluice_node_staleness_seconds",
+        Family::Gauge,
+        "How long ago a replica is known to have had everything.",
+    );
+    for node in &topology.nodes {
+        if let Some(time) = topology.staleness(node) {
+            staleness.sample(&[("node", name(node))], time.as_secs_f64());
         }
     }
 }

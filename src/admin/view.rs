@@ -34,6 +34,7 @@ pub(super) struct NodeJson<'a> {
     insert_lsn: Option<String>,
     replay_lsn: Option<String>,
     lag_bytes: Option<u64>,
+    staleness_ms: Option<u64>,
     in_flight: u32,
 }
 
@@ -68,6 +69,7 @@ impl<'a> NodeJson<'a> {
             insert_lsn: known(node.position.insert()),
             replay_lsn: known(node.position.replay()),
             lag_bytes: topology.lag_bytes(node),
+            staleness_ms: topology.staleness(node).map(|it| it.as_millis() as u64),
             in_flight: node.load.in_flight(),
         }
     }

@@ -128,7 +128,15 @@ impl RunningProxy {
             let place = format!("{}:{}", of(node, "host"), of(node, "port"));
             let (name, role, health) = (of(node, "name"), of(node, "role"), of(node, "health"));
             let (reason, lag) = (of(node, "reason"), of(node, "lag_bytes"));
-            println!("{name:<16} {place:<24} {role:<8} {health:<9} {reason:<20} lag {lag}");
+            let behind = match node["staleness_ms"].as_u64() {
+                Some(millis) => {
+                    humantime::format_duration(Duration::from_millis(millis)).to_string()
+                }
+                None => "-".to_owned(),
+            };
+            println!(
+                "{name:<16} {place:<24} {role:<8} {health:<9} {reason:<20} lag {lag} behind {behind}"
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -384,6 +384,13 @@ impl Topology {
             .filter(|node| node.role == Role::Replica && node.is_up())
     }
 
+    /// How long ago a replica is known to have had everything; None where that is not proven, just now.
+    pub fn staleness(&self, node: &NodeView) -> Option<Duration> {
+        let as_of = node.freshness.as_of();
+        let known = node.role == Role::Replica && as_of != Moment::NEVER;
+        known.then(|| Moment::now().since(as_of))
+    }
+
     /// How far a replica's replay is behind the primary's insert position, in bytes; None where either is unknown.
     pub fn lag_bytes(&self, node: &NodeView) -> Option<u64> {
         let (insert, replay) = (self.primary()?.position.insert(), node.position.replay());
