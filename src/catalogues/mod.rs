@@ -83,6 +83,7 @@ fn rules(config: &Config) -> Rules {
         match &rule.of {
             Ruled::Function(name) => rules.place_function(name, place),
             Ruled::Table(name) => rules.place_table(name, place),
+            Ruled::Statement(shape) => rules.place_statement((*shape).into(), place),
         }
     }
     rules

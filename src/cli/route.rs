@@ -15,6 +15,7 @@ use crate::{
         catalogue::Catalogue,
         class::{Class, class_of},
         effects::{Names, effects_among},
+        fingerprint,
         lexer::{Lexer, TokenKind},
     },
     topology,
@@ -110,10 +111,13 @@ impl<'t> Answer<'t> {
 
     fn text(&self) -> String {
         let mut shown = String::new();
-        for (sql, class) in &self.statements {
-            let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (text, class) in &self.statements {
+            let sql = text.split_whitespace().collect::<Vec<_>>().join(" ");
             let (place, why) = (class.place.as_str(), why(class));
             let _ = writeln!(shown, "{place:<8}  {why:<32}  {sql}");
+            if let Some(shape) = self.shape(text) {
+                let _ = writeln!(shown, "{:<8}  {shape}", "");
+            }
         }
         if self.statements.len() > 1 {
             let (place, why) = (self.together.place.as_str(), why(&self.together));
@@ -122,10 +126,17 @@ impl<'t> Answer<'t> {
         shown
     }
 
+    /// What a `[[rule]]` for the statement is written with.
+    fn shape(&self, sql: &str) -> Option<String> {
+        let shape = fingerprint::lasting(sql.as_bytes(), &Context::default());
+        shape.map(|shape| shape.to_string())
+    }
+
     fn json(&self) -> Value {
         let statements = self.statements.iter().map(|(sql, class)| {
             let mut shown = shown(class);
             shown["sql"] = json!(sql);
+            shown["fingerprint"] = json!(self.shape(sql));
             shown
         });
         json!({

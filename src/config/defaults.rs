@@ -72,6 +72,7 @@ impl Listener {
             mode,
             writes: Writes::Refuse,
             primary: PrimaryReads::Last,
+            shadow: false,
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct Listener {
     pub mode: PoolMode,
     pub writes: Writes,
     pub primary: PrimaryReads,
+    /// With route `primary`: where statements would run on a listener that splits is counted.
+    pub shadow: bool,
 }
 
 /// Where statements run that name something.
@@ -119,9 +121,11 @@ pub enum Ruled {
     Function(String),
     /// Or a view, or whatever else FROM may name.
     Table(String),
+    /// All that differ in literals and comments only, by their fingerprint.
+    Statement(u128),
 }
 
-/// The operator's word on one function or table, against what the catalogue proves.
+/// The operator's word on one function, table or statement, against what the catalogue proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub of: Ruled,

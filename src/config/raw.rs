@@ -61,6 +61,7 @@ pub struct Listener {
     pub mode: Given<PoolMode>,
     pub writes: Given<Writes>,
     pub primary: Given<PrimaryReads>,
+    pub shadow: Given<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -122,6 +123,7 @@ pub struct Reads {
 pub struct Rule {
     pub function: Given<String>,
     pub table: Given<String>,
+    pub statement: Given<String>,
     pub place: Given<RulePlace>,
 }
 

@@ -153,6 +153,7 @@ pub struct WorkerCounters {
     pins: Labelled,
     pinned: LabelledGauge,
     routes: Labelled,
+    shadows: Labelled,
     errors: Labelled,
     shared_checkout_wait: Arc<Histogram>,
     shared_query_time: Arc<Histogram>,
@@ -241,6 +242,11 @@ impl WorkerCounters {
                 "reason",
                 "Batches on split listeners: for `read` to a replica, for every other reason to the primary.",
             ),
+            shadows: labelled(
+                "pgsluice_shadow_routed_total",
+                "reason",
+                "Batches on shadow listeners: what would have gone to a replica (`read`) or to the primary (every other reason).",
+            ),
             errors: labelled(
                 "pgsluice_errors_total",
                 "kind",
@@ -275,6 +281,11 @@ impl WorkerCounters {
         self.routes.one(reason);
     }
 
+    /// The same of where it would have gone.
+    pub fn count_shadow(&self, reason: &'static str) {
+        self.shadows.one(reason);
+    }
+
     /// The proxy itself gave an error of this kind.
     pub fn count_error(&self, kind: Kind) {
         self.errors.one(kind.label());
@@ -286,6 +297,7 @@ impl WorkerCounters {
         self.counts().iter().for_each(|count| count.publish());
         self.pins.publish();
         self.routes.publish();
+        self.shadows.publish();
         self.errors.publish();
         self.checkout_wait.drain_into(&self.shared_checkout_wait);
         self.query_time.drain_into(&self.shared_query_time);

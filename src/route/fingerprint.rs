@@ -5,7 +5,7 @@
 //! literals, or a comment, may decide anything: see [`Fingerprints::of`]. 128 bits under a key of this process: nobody
 //! outside can make two texts meet.
 
-use std::hash::Hasher as _;
+use std::{fmt, hash::Hasher as _};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -46,6 +46,29 @@ impl Fingerprint {
     pub fn half(self) -> u64 {
         self.0 as u64
     }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The number that is displayed.
+impl From<u128> for Fingerprint {
+    fn from(number: u128) -> Self {
+        Fingerprint(number)
+    }
+}
+
+/// The fingerprint that people see and write into configurations: the same in every process, for every version of
+/// PostgreSQL. Of texts that have none, None.
+pub fn lasting(text: &[u8], context: &Context) -> Option<Fingerprint> {
+    let context = Context {
+        server_major: 0,
+        ..*context
+    };
+    Fingerprints::new(&[0; 16]).of(text, &context)
 }
 
 /// Takes fingerprints under one key.

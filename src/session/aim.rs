@@ -115,7 +115,8 @@ impl Session {
         if batch.names_unknown {
             self.identity.database().look_again();
         }
-        let is_split = self.listener.route == Route::Split;
+        let is_shadow = self.listener.shadow;
+        let is_split = self.listener.route == Route::Split || is_shadow;
         if !is_split && batch.proof == Proof::Piece {
             batch.proof = Proof::None;
         }
@@ -127,6 +128,7 @@ impl Session {
             false => Need::default(),
         };
         let stays = self.reads_stay();
+        let would_leave = is_shadow && self.fresh_node().is_some();
         let Some(split) = &mut self.split else {
             return Aim::Listener;
         };
@@ -146,10 +148,14 @@ impl Session {
         split.reason = match split.again {
             Some(_) if is_proven => REPEATED,
             None if is_proven && stays => SETTING,
+            None if is_proven && would_leave => READ,
             None if is_proven => STALE,
             _ => batch.reason().unwrap_or(UNREADABLE),
         };
         split.ahead = batch.statement;
+        if is_shadow {
+            split.aim = Aim::Listener;
+        }
         split.aim
     }
 

@@ -11,7 +11,7 @@
 
 use super::Session;
 use crate::{
-    route::class::Place,
+    route::{class::Place, fingerprint},
     server::settings::literal,
     topology::{Lsn, NodeView, Role, Topology},
 };
@@ -68,6 +68,8 @@ impl Session {
     }
 
     fn explain_route(&self, statement: &str) -> Vec<u8> {
+        let shape = fingerprint::lasting(statement.as_bytes(), &self.reading);
+        let shape = shape.map(|shape| shape.to_string());
         let statement = self.statement(statement.as_bytes());
         let (place, reason, object) = match &statement.class {
             Some(class) => (class.place, class.reason.as_str(), class.object.as_deref()),
@@ -88,6 +90,7 @@ impl Session {
             ("node", node.as_deref()),
             ("reason", Some(reason)),
             ("object", object),
+            ("fingerprint", shape.as_deref()),
         ];
         for (number, (name, value)) in columns.into_iter().enumerate() {
             sql.extend_from_slice(if number > 0 { b", " } else { b"" });

@@ -6,12 +6,12 @@
 use super::{
     Session,
     ahead::Proof,
-    aim::{Aim, UNREADABLE},
+    aim::{Aim, READ, UNREADABLE},
     statement::Statement,
     visit::{Again, Extent, Visit},
 };
 use crate::{
-    config::{Consistency, Route},
+    config::{Consistency, Listener, Route},
     topology::{Lsn, Moment},
     wire::TransactionStatus,
 };
@@ -44,7 +44,7 @@ pub(super) struct Split {
     pub(super) again: Option<(Again, u64)>,
 }
 impl Split {
-    pub fn of(route: Route) -> Option<Box<Self>> {
+    pub fn of(listener: &Listener) -> Option<Box<Self>> {
         let split = Split {
             aim: Aim::Listener,
             visitable: 0,
@@ -60,7 +60,8 @@ impl Split {
             opening: None,
             again: None,
         };
-        (route != Route::Primary).then(|| Box::new(split))
+        let is_split = listener.route != Route::Primary || listener.shadow;
+        is_split.then(|| Box::new(split))
     }
 }
 
@@ -102,7 +103,9 @@ impl Session {
             }
             return;
         }
-        if route != Route::Split {
+        // What a replica would have read moves nothing.
+        let would_leave = self.listener.shadow && split.reason == READ;
+        if route == Route::Replica || would_leave {
             return;
         }
         let wrote = split.wrote || is_unseen;

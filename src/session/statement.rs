@@ -181,9 +181,10 @@ impl Statement {
         }
     }
 
-    /// A read by the client's word alone: nobody knows what running it twice does.
+    /// A read by somebody's word alone: nobody knows what running it twice does.
     pub fn is_hinted(&self) -> bool {
-        matches!(&self.class, Some(class) if class.reason == Reason::Hint)
+        let class = self.class.as_ref();
+        class.is_some_and(|class| matches!(class.reason, Reason::Hint | Reason::Rule))
     }
 
     /// A proven read, or one by somebody's word, which leaves nothing behind.

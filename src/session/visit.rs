@@ -96,6 +96,9 @@ impl Session {
         let Some(split) = &mut self.split else {
             return;
         };
+        if self.listener.shadow {
+            self.context.counters.count_shadow(split.reason);
+        }
         if route == Route::Split {
             let is_replica = view.role == Role::Replica;
             let reason = if is_replica { READ } else { split.reason };

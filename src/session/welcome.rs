@@ -92,7 +92,7 @@ impl Session {
             buffer
         });
         let split = match listener.mode {
-            PoolMode::Transaction => Split::of(listener.route),
+            PoolMode::Transaction => Split::of(&listener),
             // One server for all of it.
             PoolMode::Session => None,
         };

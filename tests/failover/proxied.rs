@@ -208,6 +208,13 @@ impl Proxied {
         value.unwrap().trim().parse().unwrap()
     }
 
+    /// The same with labels; 0 if nothing was counted yet.
+    pub fn labelled_metric(&self, name: &str) -> u64 {
+        let page = self.run(|proxy| proxy.metrics().render());
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
     /// On the proxy's own thread.
     fn run<T: Send + 'static>(&self, act: impl FnOnce(&mut Proxy) -> T + Send + 'static) -> T {
         let (done, ended) = mpsc::channel();

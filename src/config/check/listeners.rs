@@ -55,13 +55,28 @@ impl Context<'_, '_> {
         let route = *raw.route.as_ref()?.get_ref();
         self.replica_only(&raw.writes, &format!("{key}.writes"), route);
         self.replica_only(&raw.primary, &format!("{key}.primary"), route);
+        self.primary_only(&raw.shadow, &format!("{key}.shadow"), route);
         let base = Listener::at(raw.listen.as_ref()?.get_ref().0, route, mode);
         Some(Listener {
             mode: given(&raw.mode, mode),
             writes: given(&raw.writes, base.writes),
             primary: given(&raw.primary, base.primary),
+            shadow: given(&raw.shadow, base.shadow),
             ..base
         })
+    }
+
+    fn primary_only(&mut self, given: &Given<bool>, key: &str, route: Route) {
+        if let Some(given) = given
+            && *given.get_ref()
+            && route != Route::Primary
+        {
+            let problem = Problem::new(key, format!("`{key}` is for route = \"primary\" only"));
+            self.error(
+                given.span(),
+                problem.help("remove the key, or change the route"),
+            );
+        }
     }
 
     fn replica_only<T>(&mut self, given: &Given<T>, key: &str, route: Route) {

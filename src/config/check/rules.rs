@@ -1,4 +1,4 @@
-//! `[[rule]]`: each is about one function or one table, and no two are about the same.
+//! `[[rule]]`: each is about one function, table or statement, and no two are about the same.
 
 use std::collections::HashMap;
 
@@ -31,20 +31,29 @@ impl Context<'_, '_> {
 
     fn rule(&mut self, raw: &Spanned<raw::Rule>, key: &str) -> Option<Rule> {
         let (span, raw) = (raw.span(), raw.get_ref());
-        let of = match (&raw.function, &raw.table) {
-            (function @ Some(_), None) => {
-                self.ruled(function, key, "function").map(Ruled::Function)
+        let given = [
+            ("function", &raw.function),
+            ("table", &raw.table),
+            ("statement", &raw.statement),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| given.is_some());
+        let of = match (given.next(), given.next()) {
+            (Some(("function", name)), None) => {
+                self.ruled(name, key, "function").map(Ruled::Function)
             }
-            (None, table @ Some(_)) => self.ruled(table, key, "table").map(Ruled::Table),
-            (None, None) => {
-                let expected = "`function` or `table`, the name that the rule is about";
+            (Some(("table", name)), None) => self.ruled(name, key, "table").map(Ruled::Table),
+            (Some((_, shape)), None) => self.shape(shape, key).map(Ruled::Statement),
+            (None, _) => {
+                let expected = "`function`, `table` or `statement`, whichever the rule is about";
                 self.missing(span.clone(), &format!("{key}.function"), expected);
                 None
             }
-            (Some(_), Some(table)) => {
-                let problem = Problem::new(format!("{key}.table"), "a rule is about one name only")
-                    .expected("either `function` or `table`");
-                self.error(table.span(), problem);
+            (Some(_), Some((kind, other))) => {
+                let problem =
+                    Problem::new(format!("{key}.{kind}"), "a rule is about one thing only")
+                        .expected("one of `function`, `table` and `statement`");
+                let span = other.as_ref().map_or(span.clone(), Spanned::span);
+                self.error(span, problem);
                 None
             }
         };
@@ -56,6 +65,18 @@ impl Context<'_, '_> {
             of: of?,
             place: *raw.place.as_ref()?.get_ref(),
         })
+    }
+
+    fn shape(&mut self, given: &Given<String>, key: &str) -> Option<u128> {
+        let given = given.as_ref()?;
+        let text = given.get_ref();
+        let is_whole = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let shape = u128::from_str_radix(text, 16).ok().filter(|_| is_whole);
+        if shape.is_none() {
+            let expected = "a fingerprint, as `pgsluice route` shows it".to_owned();
+            self.bad(given.span(), &format!("{key}.statement"), expected);
+        }
+        shape
     }
 
     fn ruled(&mut self, given: &Given<String>, key: &str, kind: &str) -> Option<String> {

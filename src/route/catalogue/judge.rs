@@ -14,6 +14,7 @@ use super::{
 use crate::route::{
     class::Place,
     effects::PinReason,
+    fingerprint::Fingerprint,
     functions::{self, Verdict},
 };
 
@@ -23,6 +24,7 @@ pub struct Rules {
     harmless: HashSet<String>,
     functions: HashMap<String, Place>,
     tables: HashMap<String, Place>,
+    statements: HashMap<Fingerprint, Place>,
 }
 
 impl Rules {
@@ -42,6 +44,15 @@ impl Rules {
     /// Where a table, view or the like is to be read.
     pub fn place_table(&mut self, name: &str, place: Place) {
         self.tables.insert(name.to_owned(), place);
+    }
+
+    /// Where statements of a shape are to run.
+    pub fn place_statement(&mut self, shape: Fingerprint, place: Place) {
+        self.statements.insert(shape, place);
+    }
+
+    pub(super) fn of_statements(&self) -> &HashMap<Fingerprint, Place> {
+        &self.statements
     }
 
     fn trust(&self, function: &Function) -> bool {

@@ -145,18 +145,26 @@ impl Class {
 /// The class of the text of a Query or Parse message; of several statements the strongest decides. `effects` are those
 /// of the same text, read with the same names.
 ///
-/// A hint wins over rules, and rules over the proof. That of a replica makes up for a missing proof, but not for what the
+/// A hint wins over rules, and rules over the proof. A replica's hint, or rule for a statement, makes up for a missing proof, but not for what the
 /// text itself shows to write, to leave something behind or to control the transaction.
 pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names) -> Class {
-    let class = match hint(text) {
-        None => return proven(text, effects, context, names),
+    let ruled = || match names {
+        Names::Read { catalogue, .. } => catalogue.reads.place_of(text, context),
+        _ => None,
+    };
+    let (class, reason) = match hint(text) {
         Some(Hint::Primary) => return Class::primary(Reason::Hint),
-        Some(Hint::Replica) => proven(text, effects, context, names),
+        Some(Hint::Replica) => (proven(text, effects, context, names), Reason::Hint),
+        None => match ruled() {
+            None => return proven(text, effects, context, names),
+            Some(Place::Primary) => return Class::primary(Reason::Rule),
+            Some(Place::Anywhere) => (proven(text, effects, context, names), Reason::Rule),
+        },
     };
     let may_be_lifted = reads_by_verb(effects) && by_marks(effects).is_none();
     match class.place {
         Place::Primary if may_be_lifted && !is_session_bound(&class) => Class {
-            reason: Reason::Hint,
+            reason,
             ..Class::READ
         },
         _ => class,

@@ -15,6 +15,7 @@ use crate::route::{
     Context, Encoding,
     class::{self, Class, Place, Reason},
     effects::{self, Names},
+    fingerprint::Fingerprint,
     lexer::{Lexer, Token, TokenKind},
     primary,
 };
@@ -52,6 +53,7 @@ struct Desk {
     /// Names of relations of which the configuration says that they may be read anywhere.
     free: HashSet<String>,
     allowed: HashSet<Box<[u8]>>,
+    statements: HashMap<Fingerprint, Place>,
 }
 
 impl Desk {
@@ -66,6 +68,7 @@ impl Desk {
             marks: Vec::new(),
             free: free(facts, rules),
             allowed: rules.built_in(Place::Anywhere).map(written).collect(),
+            statements: rules.of_statements().clone(),
         };
         for function in &facts.functions {
             desk.functions.add(written(&function.name));
@@ -399,6 +402,7 @@ impl Desk {
             relations: self.relations.into_names().map(|(name, _)| name).collect(),
             causes: self.causes,
             allowed: self.allowed,
+            statements: self.statements,
         }
     }
 }

@@ -9,7 +9,11 @@ mod desk;
 
 use std::collections::{HashMap, HashSet};
 
-use crate::route::class::Reason;
+use crate::route::{
+    Context,
+    class::{Place, Reason},
+    fingerprint::{self, Fingerprint},
+};
 pub(super) use desk::judge;
 
 /// Why an object needs the primary.
@@ -43,6 +47,8 @@ pub struct Reads {
     anything: Option<u32>,
     /// Built-in functions that the configuration lets run anywhere.
     allowed: HashSet<Box<[u8]>>,
+    /// Where the configuration has statements of these shapes run.
+    statements: HashMap<Fingerprint, Place>,
 }
 
 /// What a name stands for where it is found.
@@ -55,6 +61,15 @@ pub(in crate::route) enum Role {
 }
 
 impl Reads {
+    /// Where the configuration has this text run.
+    pub(in crate::route) fn place_of(&self, text: &[u8], context: &Context) -> Option<Place> {
+        if self.statements.is_empty() {
+            return None;
+        }
+        let shape = fingerprint::lasting(text, context)?;
+        self.statements.get(&shape).copied()
+    }
+
     /// What is known against a function's or type's name that is folded already.
     pub(in crate::route) fn against(&self, name: &[u8], role: Role) -> Option<&Cause> {
         if let Some(cause) = self.elsewhere.filter(|_| !name.is_ascii()) {
