@@ -34,7 +34,7 @@ use crate::{
     },
     server::{budget::Budgets, pools},
     session::schema::SchemaEpoch,
-    topology::{self, NodeView},
+    topology::{self, NodeView, Reason},
     worker::{Common, Door, Message, Seat, Welcome, Worker, channels, too_many_clients},
 };
 
@@ -347,11 +347,24 @@ fn secure(config: &Config, topology: &topology::Handle) -> Result<Security> {
     let acceptor = Acceptor::new(&config.tls.client, config.auth.method).map_err(tls)?;
     let asked = topology.clone();
     let nodes = Box::new(move || nodes_to_ask(&asked));
-    let lookup = verifier::start(&config.auth, connector.clone(), nodes);
+    let known = any_node_known(topology.watch());
+    let lookup = verifier::start(&config.auth, connector.clone(), nodes, known);
     Ok(Security {
         connector: Arc::new(connector),
         context: Arc::new(client::Context::new(config, acceptor, lookup)),
     })
+}
+
+/// Waits until a node is up, or of each it is known why it is not.
+async fn any_node_known(mut topology: topology::Watcher) {
+    let is_open = |node: &NodeView| matches!(node.reason, Reason::Unheard | Reason::Settling);
+    loop {
+        let nodes = &topology.current().nodes;
+        if nodes.iter().any(|node| node.is_up()) || !nodes.iter().any(|node| is_open(node)) {
+            return;
+        }
+        topology.changed().await;
+    }
 }
 
 /// The primary first, then every other node that is up.

@@ -82,8 +82,13 @@ fn unavailable() -> Error {
 }
 
 /// Starts the lookup task on the current runtime. None if `[auth] user` is not set. The task ends when the last
-/// [`Lookup`] is dropped.
-pub fn start(auth: &Auth, connector: Connector, nodes: Nodes) -> Option<Lookup> {
+/// [`Lookup`] is dropped. Logins wait until `known`: before, `nodes` has nothing to say.
+pub fn start(
+    auth: &Auth,
+    connector: Connector,
+    nodes: Nodes,
+    known: impl Future<Output = ()> + Send + 'static,
+) -> Option<Lookup> {
     let link = Link::new(auth, connector, nodes)?;
     let (asks, queue) = mpsc::channel(QUEUE);
     let iterations = Arc::new(AtomicU32::new(DEFAULT_ITERATIONS));
@@ -94,7 +99,10 @@ pub fn start(auth: &Auth, connector: Connector, nodes: Nodes) -> Option<Lookup> 
         running: JoinSet::new(),
         iterations: iterations.clone(),
     };
-    tokio::spawn(desk.serve(queue));
+    tokio::spawn(async move {
+        known.await;
+        desk.serve(queue).await;
+    });
     Some(Lookup { asks, iterations })
 }
 

@@ -120,6 +120,7 @@ impl Front {
             &setup.auth,
             connector.clone(),
             Box::new(move || vec![node.clone()]),
+            std::future::ready(()),
         );
         let rules = client::Rules {
             auth: &setup.auth,

@@ -3,8 +3,9 @@
 use pgsluice::config::PoolMode;
 
 use crate::{
-    bed::{Bed, USER, config, wait_until},
-    nodes::runtime,
+    bed::{Bed, USER, config, shared, wait_until},
+    cutter::{Behaviour, Direction, Forwarder},
+    nodes::{PATIENCE, runtime},
     raw::{Client, query, word},
 };
 
@@ -154,4 +155,28 @@ fn replication_passes_the_primarys_port() {
     bed.server
         .run_ok("pg_receivewal", &[&login[..], &to].concat());
     assert!(std::fs::read_dir(&wal).unwrap().count() > 0);
+}
+
+/// Class: a login that comes before the first probe's answer is refused, though a node is there.
+#[test]
+fn a_login_right_after_the_start_waits_until_a_node_is_known() {
+    let server = shared();
+    let between = Forwarder::to(server.port);
+    between.set(Direction::ToClient, Behaviour::Stall);
+    let mut node = server.node("pg1");
+    node.port = between.port();
+    let mut setup = config(vec![node], 1);
+    setup.users.clear();
+    setup.probe.timeout = PATIENCE;
+    setup.auth.user = Some("postgres".into());
+    setup.auth.query = "SELECT rolpassword, rolcanlogin, rolvaliduntil, rolsuper, rolreplication \
+                        FROM pg_authid WHERE rolname = $1"
+        .into();
+    let bed = Bed::start(server, setup);
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| bed.client().value("SELECT 1"));
+        wait_until("it has come", || bed.clients() == 1);
+        between.set(Direction::ToClient, Behaviour::Pass);
+        assert_eq!(login.join().unwrap(), "1");
+    });
 }
