@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Instant};
 
 use super::{
-    Link, Session,
+    Inbound, Link, Session,
     marks::Naming,
     opening::REFUSE_WITHIN,
     outcome::Flight,
@@ -19,7 +19,7 @@ use crate::{
     server::profile::Access,
     wire::{
         TransactionStatus, Violation,
-        cursor::Cursor,
+        cursor::{Cursor, Malformed},
         frame::{self, Frame, HEADER_LEN, Sender},
         frontend,
         pipeline::{Sent, Show, Ticket},
@@ -32,6 +32,15 @@ pub(super) enum Forwarded {
     Passed,
     /// It stays where it is until the server has answered what was sent before.
     Waits,
+}
+
+/// What a Describe or a Close is about.
+enum Subject {
+    /// The one whose name stands at this place of the body.
+    Statement(Range<usize>),
+    Portal,
+    /// The server knows what to say.
+    Malformed,
 }
 
 /// Longest Query or Parse that is looked at whole; a longer one streams through and pins its session.
@@ -56,7 +65,7 @@ const REFUSE_SEQUENCE: &str = "DO $pgsluice$BEGIN RAISE SQLSTATE '55000' USING \
 impl Session {
     /// Looks at what the client has sent, as far as it can be acted on now.
     pub(super) fn scan_client(&mut self) -> Result<(), Step> {
-        while let Some(frame) = self.next_frame()? {
+        while let Some(frame) = self.next_frame() {
             if self.split.is_some() && self.is_visit_over() {
                 return Ok(());
             }
@@ -64,13 +73,13 @@ impl Session {
                 Link::Held { .. } if self.waits_to_be_dressed(frame) || self.must_pause() => {
                     return Ok(());
                 }
-                Link::Free if is_ignored_when_idle(frame.tag) => self.drop_frame(frame),
+                Link::Free if is_ignored_when_idle(frame) => self.drop_frame(frame),
                 // The next server, and the end, only when the last one's replies are out.
                 Link::Free if !self.client_is_served() => return Ok(()),
                 Link::Free if frame.tag == b'X' => return Err(Step::Ended(End::ClientGone)),
                 Link::Free => {
                     if self.split.is_some() {
-                        if self.awaits_rest() {
+                        if self.may_say_more() && self.awaits_rest() {
                             return Ok(());
                         }
                         if self.opens_later(frame) {
@@ -79,7 +88,9 @@ impl Session {
                     }
                     self.take_idle_server()?;
                 }
-                Link::Held { .. } if frame.tag == b'X' => return self.terminate(),
+                Link::Held { .. } if frame.tag == b'X' => {
+                    return self.once_answered(End::ClientGone);
+                }
                 Link::Held { .. } => {
                     if self.split.is_some() && self.is_opening() && self.opens() {
                         return Ok(());
@@ -100,7 +111,32 @@ impl Session {
                 Link::Lost(_) => self.answer_for_lost(frame)?,
             }
         }
-        Ok(())
+        self.end_of_inbound()
+    }
+
+    /// The client has not ended its side of the connection.
+    fn may_say_more(&self) -> bool {
+        matches!(self.inbound, Inbound::Open)
+    }
+
+    /// Nothing more that can be acted on will come of the client.
+    #[inline]
+    fn end_of_inbound(&mut self) -> Result<(), Step> {
+        match &self.inbound {
+            Inbound::Open => Ok(()),
+            Inbound::Ended(_) => self.once_answered(End::ClientGone),
+            Inbound::Broken(violation) => {
+                let end = match self.server_fatal {
+                    true => End::Told,
+                    false => ended_by(*violation),
+                };
+                // PostgreSQL says so behind all its answers, which a batch without an end has to be asked for.
+                match self.must_settle() {
+                    true => Ok(()),
+                    false => self.once_answered(end),
+                }
+            }
+        }
     }
 
     /// It keeps a server that must begin nothing new.
@@ -116,46 +152,53 @@ impl Session {
         }
     }
 
-    /// Terminate: what was sent before it is still run and answered, as PostgreSQL does. What it never answers without a
-    /// Sync is not waited for.
-    fn terminate(&self) -> Result<(), Step> {
-        let Link::Held { server, .. } = &self.link else {
-            return Ok(());
+    /// Ends the session when what the client sent before is run and answered, as PostgreSQL does. What is never answered
+    /// without a Sync, or without the data of a COPY, is not waited for.
+    fn once_answered(&self, end: End) -> Result<(), Step> {
+        let waits = match &self.link {
+            Link::Free | Link::Lost(_) => !self.client_is_served(),
+            Link::Held { server, .. } => {
+                let buffer = self.from_client.as_deref();
+                let is_cut =
+                    server.pipeline.is_copying_in() || buffer.is_some_and(|b| b.is_inside_frame());
+                let unsent = buffer.is_some_and(|b| !b.pending().is_empty());
+                let owes = server.pipeline.owed_ready() > 0 || server.pipeline.owes_own() || unsent;
+                !is_cut && (owes || !self.client_is_served())
+            }
         };
-        let unsent = self
-            .from_client
-            .as_ref()
-            .is_some_and(|b| !b.pending().is_empty());
-        let owes = server.pipeline.owed_ready() > 0 || server.pipeline.owes_own();
-        match owes || unsent || !self.client_is_served() {
+        match waits {
             true => Ok(()),
-            false => Err(Step::Ended(End::ClientGone)),
+            false => Err(Step::Ended(end)),
         }
     }
 
     /// The next frame, with as much of it in the buffer as its meaning needs.
-    fn next_frame(&mut self) -> Result<Option<Frame>, Step> {
+    fn next_frame(&mut self) -> Option<Frame> {
         let Some(buffer) = &mut self.from_client else {
-            return Ok(None);
+            return None;
         };
         if buffer.is_inside_frame() {
-            return Ok(None);
+            return None;
         }
-        let peeked = frame::peek(buffer.unseen(), Sender::Frontend).map_err(violation)?;
-        let Some(frame) = peeked else {
-            return Ok(None);
+        let frame = match frame::peek(buffer.unseen(), Sender::Frontend) {
+            Ok(peeked) => peeked?,
+            Err(violation) => {
+                self.inbound = Inbound::Broken(violation);
+                return None;
+            }
         };
         let needed = frame.len.min(match frame.tag {
             b'Q' | b'P' => MAX_TEXT,
-            b'B' | b'D' | b'C' => MAX_NAMES,
+            b'B' => MAX_NAMES,
+            b'D' | b'C' => frame.len,
             b'F' => HEADER_LEN + 4,
             _ => HEADER_LEN,
         });
         if buffer.unseen().len() < needed {
             buffer.grow_for(needed);
-            return Ok(None);
+            return None;
         }
-        Ok(Some(frame))
+        Some(frame)
     }
 
     /// The body of `frame`, or its beginning if it is longer than what is looked at.
@@ -172,10 +215,6 @@ impl Session {
     }
 
     fn forward(&mut self, frame: Frame) -> Result<Forwarded, Step> {
-        // PostgreSQL answers a Sync with a body by an error and by ReadyForQuery: one message, two ends.
-        if frame.tag == b'S' && frame.len > HEADER_LEN {
-            return Err(violated(frame));
-        }
         let sent = match frame.tag {
             b'Q' => return self.forward_query(frame),
             b'P' => return self.forward_parse(frame),
@@ -187,6 +226,7 @@ impl Session {
                 self.prepared.end_batch();
                 Sent::Sync
             }
+            b'H' if frame.len > HEADER_LEN => return self.forward_malformed_flush(frame),
             b'H' if self.split.is_some() && self.ends_piece(frame) => {
                 self.end_piece(frame);
                 return Ok(Forwarded::Passed);
@@ -202,6 +242,30 @@ impl Session {
         }
         self.pass(frame, sent);
         Ok(Forwarded::Passed)
+    }
+
+    /// What the server itself refuses, by what its own rules make of such a message: it does nothing else.
+    ///
+    /// # Errors
+    /// Not all of it was looked at.
+    fn pass_malformed(&mut self, frame: Frame, sent: Sent) -> Result<Forwarded, Step> {
+        if HEADER_LEN + self.body(frame).len() < frame.len {
+            return Err(violated(frame));
+        }
+        self.note_flight(Flight::CannotCommit);
+        self.pass(frame, sent);
+        Ok(Forwarded::Passed)
+    }
+
+    /// A Flush with a body is an error of its batch, but in copy-in mode it is read over: only a server that owes nothing is
+    /// certain to answer it.
+    fn forward_malformed_flush(&mut self, frame: Frame) -> Result<Forwarded, Step> {
+        match &self.link {
+            Link::Held { server, .. } if server.pipeline.is_quiet() => {
+                self.pass_malformed(frame, Sent::DescribePortal)
+            }
+            _ => Err(violated(frame)),
+        }
     }
 
     /// What a function leaves behind is known of those for large objects alone, which libpq calls so.
@@ -275,6 +339,9 @@ impl Session {
 
     fn forward_query(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let ahead = self.statement_ahead();
+        if self.is_text_malformed(frame) {
+            return self.pass_malformed(frame, Sent::Query);
+        }
         if self.split.is_some()
             && ahead.as_ref().is_none_or(|statement| !statement.is_read())
             && let Some(command) =
@@ -291,7 +358,7 @@ impl Session {
         let text = self.body(frame).strip_suffix(&[0]);
         let statement = match ahead {
             Some(statement) => statement,
-            None if frame.len <= MAX_TEXT => self.statement(text.ok_or_else(|| violated(frame))?),
+            None if frame.len <= MAX_TEXT => self.statement(text.unwrap_or_default()),
             None => Statement::TOO_LONG,
         };
         if self.must_be_dressed_for(&statement) {
@@ -309,10 +376,7 @@ impl Session {
         if self.meet_naming(statement.marks.naming, frame.tag) == Forwarded::Waits {
             return Ok(Forwarded::Waits);
         }
-        // With a zero byte inside it is malformed, and ends nothing.
-        if memchr::memchr(0, self.body(frame)).is_none_or(|at| at + 1 + HEADER_LEN == frame.len) {
-            self.unnamed.forget();
-        }
+        self.unnamed.forget();
         let refusal = self.refusal(&statement);
         self.clear_databases(&statement);
         self.note_execution(&statement);
@@ -339,17 +403,32 @@ impl Session {
         self.replace(frame, &refusal, Sent::Parse);
     }
 
+    /// A Query's text ends where the message does, as far as that is looked at.
+    #[inline]
+    fn is_text_malformed(&self, frame: Frame) -> bool {
+        match memchr::memchr(0, self.body(frame)) {
+            Some(at) => at + 1 + HEADER_LEN != frame.len,
+            None => frame.len <= MAX_TEXT,
+        }
+    }
+
     fn forward_parse(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let ahead = self.statement_ahead();
         let mut cursor = Cursor::new(self.body(frame));
-        let name = cursor.cstr().map_err(|_| violated(frame))?;
-        let name_len = name.len();
-        let statement = match ahead {
-            Some(statement) => statement,
-            None if frame.len <= MAX_TEXT => {
-                self.statement(cursor.cstr().map_err(|_| violated(frame))?)
-            }
-            None => Statement::TOO_LONG,
+        let name_len = cursor.cstr().map(<[u8]>::len);
+        let text = match frame.len <= MAX_TEXT {
+            true => cursor
+                .cstr()
+                .and_then(|sql| ends_with_types(cursor).map(|()| Some(sql))),
+            false => Ok(None),
+        };
+        let (Ok(name_len), Ok(text)) = (name_len, text) else {
+            return self.pass_malformed(frame, Sent::Parse);
+        };
+        let statement = match (ahead, text) {
+            (Some(statement), _) => statement,
+            (None, Some(sql)) => self.statement(sql),
+            (None, None) => Statement::TOO_LONG,
         };
         if self.must_be_dressed_for(&statement) {
             return Ok(Forwarded::Waits);
@@ -378,8 +457,9 @@ impl Session {
 
     fn forward_bind(&mut self, frame: Frame) -> Result<Forwarded, Step> {
         let mut cursor = Cursor::new(self.body(frame));
-        let portal = cursor.cstr().map_err(|_| violated(frame))?;
-        let name = cursor.cstr().map_err(|_| violated(frame))?;
+        let (Ok(portal), Ok(name)) = (cursor.cstr(), cursor.cstr()) else {
+            return self.pass_malformed(frame, Sent::Bind);
+        };
         if !name.is_empty() {
             let start = portal.len() + 1;
             return Ok(self.forward_named(frame, start..start + name.len(), Sent::Bind));
@@ -417,28 +497,30 @@ impl Session {
         self.pass(frame, Sent::Bind);
     }
 
-    /// The name that Describe and Close end with; None if it is a portal's.
-    fn statement_name(&self, frame: Frame) -> Result<Option<Range<usize>>, Step> {
-        match self.body(frame) {
-            [b'S', name @ ..] => {
-                let name = Cursor::new(name).cstr().map_err(|_| violated(frame))?;
-                Ok(Some(1..1 + name.len()))
-            }
-            [b'P', ..] => Ok(None),
-            _ => Err(violated(frame)),
+    /// What Describe and Close are about.
+    fn subject(&self, frame: Frame) -> Subject {
+        let Some((kind, rest)) = self.body(frame).split_first() else {
+            return Subject::Malformed;
+        };
+        let mut cursor = Cursor::new(rest);
+        match (kind, cursor.cstr(), cursor.end()) {
+            (b'S', Ok(name), Ok(())) => Subject::Statement(1..1 + name.len()),
+            (b'P', Ok(_), Ok(())) => Subject::Portal,
+            _ => Subject::Malformed,
         }
     }
 
     fn forward_describe(&mut self, frame: Frame) -> Result<Forwarded, Step> {
-        let sent = match self.statement_name(frame)? {
-            Some(name) if !name.is_empty() => {
+        let sent = match self.subject(frame) {
+            Subject::Malformed => return self.pass_malformed(frame, Sent::DescribePortal),
+            Subject::Statement(name) if !name.is_empty() => {
                 return Ok(self.forward_named(frame, name, Sent::DescribeStatement));
             }
-            Some(_) => {
+            Subject::Statement(_) => {
                 self.ensure_unnamed();
                 Sent::DescribeStatement
             }
-            None => Sent::DescribePortal,
+            Subject::Portal => Sent::DescribePortal,
         };
         self.note_flight(Flight::CannotCommit);
         self.pass(frame, sent);
@@ -446,12 +528,13 @@ impl Session {
     }
 
     fn forward_close(&mut self, frame: Frame) -> Result<Forwarded, Step> {
-        match self.statement_name(frame)? {
-            Some(name) if !name.is_empty() => {
+        match self.subject(frame) {
+            Subject::Malformed => return self.pass_malformed(frame, Sent::Close),
+            Subject::Statement(name) if !name.is_empty() => {
                 return Ok(self.forward_named(frame, name, Sent::Close));
             }
-            Some(_) => self.unnamed.forget(),
-            None => {}
+            Subject::Statement(_) => self.unnamed.forget(),
+            Subject::Portal => {}
         }
         self.note_flight(Flight::CannotCommit);
         self.pass(frame, Sent::Close);
@@ -588,19 +671,30 @@ impl Session {
     }
 }
 
+/// What follows the text of a Parse: a count, and so many types.
+fn ends_with_types(mut rest: Cursor<'_>) -> Result<(), Malformed> {
+    let types = rest.u16()?;
+    rest.bytes(usize::from(types) * 4)?;
+    rest.end()
+}
+
 /// COPY messages and Flush mean nothing to a server that runs nothing.
-fn is_ignored_when_idle(tag: u8) -> bool {
-    matches!(tag, b'd' | b'c' | b'f' | b'H')
+fn is_ignored_when_idle(frame: Frame) -> bool {
+    match frame.tag {
+        b'd' | b'c' | b'f' => true,
+        b'H' => frame.len == HEADER_LEN,
+        _ => false,
+    }
 }
 
-pub(super) fn violated(frame: Frame) -> Step {
-    violation(Violation::Malformed(frame.tag))
+fn violated(frame: Frame) -> Step {
+    Step::Ended(ended_by(Violation::Malformed(frame.tag)))
 }
 
-fn violation(violation: Violation) -> Step {
+fn ended_by(violation: Violation) -> End {
     let kind = match violation {
         Violation::BadLength { len, .. } if len > 4 => Kind::TooLarge,
         _ => Kind::Protocol,
     };
-    Step::Ended(End::Error(Error::client(kind, violation.to_string())))
+    End::Error(Error::client(kind, violation.to_string()))
 }

@@ -51,7 +51,9 @@ mod unnamed;
 mod visit;
 mod welcome;
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
+
+use tokio::time::Sleep;
 
 use crate::{
     catalogues::Change,
@@ -59,7 +61,7 @@ use crate::{
     net::Stream,
     route,
     server::{connection::Parameters, connection::Server, pool::Pool, settings::Settings},
-    wire::{buffer::Buffer, cancel_key::CancelKey},
+    wire::{Violation, buffer::Buffer, cancel_key::CancelKey},
 };
 use book::Prepared;
 use catalogue::Reliance;
@@ -91,6 +93,17 @@ enum Link {
     Lost(Box<Lost>),
 }
 
+/// Whether the client may still say something.
+#[derive(Debug)]
+enum Inbound {
+    Open,
+    /// It has ended its side of the connection. What it said before is still answered, for it may listen: as long as the
+    /// server is not silent for longer than this.
+    Ended(Pin<Box<Sleep>>),
+    /// What it said last is no message.
+    Broken(Violation),
+}
+
 /// See the module's header. Kept small: ten thousand of them wait at once.
 struct Session {
     context: Rc<Context>,
@@ -98,6 +111,7 @@ struct Session {
     identity: Rc<Identity>,
     entry: Rc<Entry>,
     client: Stream,
+    inbound: Inbound,
     /// What the client sent; None while it is idle.
     from_client: Option<Box<Buffer>>,
     /// What the server sent; None while no server is held.

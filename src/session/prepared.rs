@@ -36,6 +36,9 @@ use crate::{
     },
 };
 
+/// The longest name of which PostgreSQL sees all (`NAMEDATALEN`).
+const MAX_NAME: usize = 63;
+
 /// How a message that names a statement goes on.
 enum Way {
     /// As it is: the server knows what to say, or does not listen.
@@ -105,8 +108,9 @@ impl Session {
             return Way::Verbatim;
         }
         let name = self.name_in(frame, start..start + len);
-        // Whose bytes another encoding would change, or that could be one of ours.
-        let is_strange = !name.is_ascii() || name.starts_with(PREFIX);
+        // Whose bytes another encoding would change, of which the server takes only the beginning, or that could be one of
+        // ours.
+        let is_strange = !name.is_ascii() || name.len() > MAX_NAME || name.starts_with(PREFIX);
         // A session that will never leave its server has them there as on one of its own.
         let pipeline = &server.pipeline;
         let stays = self.pins.is_for_life()
@@ -474,7 +478,8 @@ impl Session {
         let (Ok(name), Ok(sql)) = (cursor.cstr(), cursor.cstr()) else {
             return;
         };
-        if name.is_empty() || !name.is_ascii() || name.starts_with(PREFIX) {
+        if name.is_empty() || !name.is_ascii() || name.len() > MAX_NAME || name.starts_with(PREFIX)
+        {
             return;
         }
         let (name, statement): (Box<[u8]>, _) = (name.into(), self.statement(sql));

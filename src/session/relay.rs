@@ -8,17 +8,24 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
-use super::{Link, Session, blocks::Blocks, outcome::Cause, registry::Signal};
+use super::{Inbound, Link, Session, blocks::Blocks, outcome::Cause, registry::Signal};
 use crate::{error::Error, metrics::Count, net::Stream, server::pool::Pool, wire::buffer::Buffer};
 
 /// Rounds of one poll: a busy session lets the worker's others run after so many.
 const MAX_ROUNDS: u32 = 16;
 /// Replies that may be owed before the client is read no further: pipelines of millions must not cost memory.
 const MAX_OWED: usize = 64 * 1024;
+/// How long a client that says nothing more waits for a server that says nothing: it may have left altogether, which
+/// shows only when it is written to.
+const MAX_SILENCE: Duration = Duration::from_secs(5);
 
 /// Why the relay stopped.
 pub(super) enum Step {
@@ -67,7 +74,7 @@ impl Session {
         for _ in 0..MAX_ROUNDS {
             match self.round(cx) {
                 Ok(true) => {}
-                Ok(false) => return self.rest(),
+                Ok(false) => return self.rest(cx),
                 Err(step) => return Poll::Ready(step),
             }
         }
@@ -92,7 +99,7 @@ impl Session {
     }
 
     /// Nothing can move: the last look before sleeping.
-    fn rest(&mut self) -> Poll<Step> {
+    fn rest(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.entry.signal() != Signal::None
             && let Some(end) = self.obey()
         {
@@ -100,6 +107,9 @@ impl Session {
         }
         if let Some(step) = self.must_leave() {
             return Poll::Ready(step);
+        }
+        if self.poll_silence(cx).is_ready() {
+            return Poll::Ready(Step::Ended(End::ClientGone));
         }
         let waits_for_client = match &self.link {
             Link::Free | Link::Lost(_) => true,
@@ -141,6 +151,9 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Step> {
+        if !matches!(self.inbound, Inbound::Open) {
+            return Ok(false);
+        }
         if let Link::Held { server, .. } = &self.link
             && server.pipeline.depth() >= MAX_OWED
         {
@@ -157,7 +170,32 @@ impl Session {
                 self.context.counters.client_in.add(n);
                 Ok(true)
             }
-            Ok(Moved::Closed) | Err(_) => Err(Step::Ended(End::ClientGone)),
+            Ok(Moved::Closed) => {
+                self.end_inbound();
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.end_inbound();
+                Ok(true)
+            }
+            Err(_) => Err(Step::Ended(End::ClientGone)),
+        }
+    }
+
+    /// Whether the client still listens cannot be told from here: PostgreSQL, too, runs what it was sent.
+    #[cold]
+    fn end_inbound(&mut self) {
+        if matches!(self.inbound, Inbound::Open) {
+            let patience = tokio::time::sleep(MAX_SILENCE);
+            self.inbound = Inbound::Ended(Box::pin(patience));
+        }
+    }
+
+    /// Nothing has come for a client of which nobody knows whether it listens.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.inbound {
+            Inbound::Ended(patience) => patience.as_mut().poll(cx),
+            Inbound::Open | Inbound::Broken(_) => Poll::Pending,
         }
     }
 
@@ -186,6 +224,9 @@ impl Session {
             Ok(Moved::Nothing) => Ok(false),
             Ok(Moved::Bytes(n)) => {
                 self.context.counters.server_in.add(n);
+                if let Inbound::Ended(patience) = &mut self.inbound {
+                    patience.as_mut().reset(Instant::now() + MAX_SILENCE);
+                }
                 self.scan_server()?;
                 Ok(true)
             }
@@ -265,7 +306,7 @@ impl Session {
         loop {
             match self.read_client(cx) {
                 Ok(true) => {}
-                Ok(false) => return Poll::Pending,
+                Ok(false) => return self.poll_silence(cx),
                 Err(_) => return Poll::Ready(()),
             }
         }

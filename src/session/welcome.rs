@@ -3,7 +3,7 @@
 use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
-    Link, Session,
+    Inbound, Link, Session,
     aim::Aim,
     book::Prepared,
     catalogue::Reliance,
@@ -102,6 +102,7 @@ impl Session {
             identity,
             entry,
             client: stream,
+            inbound: Inbound::Open,
             from_client,
             to_client: None,
             out: Vec::new(),

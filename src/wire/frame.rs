@@ -76,12 +76,11 @@ fn limit(tag: u8, sender: Sender) -> Option<u32> {
     }
 }
 
-/// The length word of messages whose body has a fixed size. PostgreSQL raises an error for a Flush that has a body and
-/// skips to the next Sync: what a Flush is followed by would then not be what is owed.
+/// The length word of a server's messages whose body has a fixed size. To a client who gets that wrong the server has
+/// something to say.
 #[inline]
 fn exact(tag: u8, sender: Sender) -> Option<u32> {
     match (sender, tag) {
-        (Sender::Frontend, b'S' | b'H') => Some(4),
         (Sender::Backend, b'Z') => Some(5),
         (Sender::Backend, b'1' | b'2' | b'3' | b'I' | b'c' | b'n' | b's') => Some(4),
         _ => None,
@@ -201,8 +200,6 @@ mod tests {
     #[test]
     fn messages_of_fixed_size_have_that_size() {
         for (bytes, sender) in [
-            (b"S\0\0\0\x05", Sender::Frontend),
-            (b"H\0\0\0\x08", Sender::Frontend),
             // The status would be the next message's type byte.
             (b"Z\0\0\0\x04", Sender::Backend),
             (b"Z\0\0\0\x06", Sender::Backend),
@@ -214,6 +211,7 @@ mod tests {
         }
         assert!(peek(b"Z\0\0\0\x05I", Sender::Backend).is_ok());
         assert!(peek(b"S\0\0\0\x04", Sender::Frontend).is_ok());
+        assert!(peek(b"H\0\0\0\x08", Sender::Frontend).is_ok());
     }
 
     #[test]

@@ -217,6 +217,11 @@ impl Pipeline {
         self.phase == Phase::SkipToSync
     }
 
+    /// The server waits for COPY data.
+    pub fn is_copying_in(&self) -> bool {
+        self.phase == Phase::CopyIn
+    }
+
     /// What an error that came now would throw away.
     pub fn thrown_away(&self) -> ThrownAway {
         let fails = |owed: &&Owed| !matches!(owed.sent, Sent::Query | Sent::FunctionCall);

@@ -2,6 +2,7 @@
 //! a man in the middle on the server's side. Every seed is fixed, and named when a case fails.
 
 mod clients;
+mod contents;
 mod fair;
 mod memory;
 mod mutate;

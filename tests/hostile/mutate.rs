@@ -3,19 +3,19 @@
 pub use super::random::Random;
 use super::speak::{frame, query};
 
-fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
     frame(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
 }
 
-fn bind(name: &str) -> Vec<u8> {
+pub fn bind(name: &str) -> Vec<u8> {
     frame(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
 }
 
-fn execute() -> Vec<u8> {
+pub fn execute() -> Vec<u8> {
     frame(b'E', b"\0\0\0\0\0")
 }
 
-fn sync() -> Vec<u8> {
+pub fn sync() -> Vec<u8> {
     frame(b'S', b"")
 }
 
@@ -116,30 +116,20 @@ pub fn conversations() -> Vec<Vec<Vec<u8>>> {
 /// Types that a client may send after its login; Terminate not among them.
 const KNOWN: &[u8] = b"QPBDECHSFdcf";
 
-/// Whether bodies are still what their types say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bodies {
-    Right,
-    Retyped,
-}
-
-/// Changes that leave every message whole: another order, repetitions, gaps, other types.
-pub fn whole(random: &mut Random) -> (Vec<Vec<u8>>, Bodies) {
-    let mut bodies = Bodies::Right;
+/// Changes that leave every frame right: another order, repetitions, gaps, other types, other contents.
+pub fn whole(random: &mut Random) -> Vec<Vec<u8>> {
     let mut frames = random.choose(&conversations()).clone();
     if random.below(4) == 0 {
         frames.extend(random.choose(&conversations()).clone());
     }
     for _ in 0..1 + random.below(3) {
         let (at, other) = (random.below(frames.len()), random.below(frames.len()));
-        match random.below(5) {
+        match random.below(6) {
             0 => frames.swap(at, other),
             1 => frames.insert(other, frames[at].clone()),
             2 if frames.len() > 1 => drop(frames.remove(at)),
-            3 => {
-                frames[at][0] = *random.choose(KNOWN);
-                bodies = Bodies::Retyped;
-            }
+            3 => frames[at][0] = *random.choose(KNOWN),
+            4 => frames[at] = other_contents(random, &frames[at]),
             _ => frames.insert(
                 at,
                 random
@@ -148,7 +138,22 @@ pub fn whole(random: &mut Random) -> (Vec<Vec<u8>>, Bodies) {
             ),
         }
     }
-    (frames, bodies)
+    // Whether a Flush with a body is minded depends on what the server has come to.
+    for flush in frames.iter_mut().filter(|f| f[0] == b'H') {
+        *flush = frame(b'H', b"");
+    }
+    frames
+}
+
+/// The same type, and a body that is cut, longer, or has other bits.
+fn other_contents(random: &mut Random, whole: &[u8]) -> Vec<u8> {
+    let mut body = whole[5..].to_vec();
+    match random.below(3) {
+        0 if !body.is_empty() => flip(random, &mut body),
+        1 => body.truncate(random.below(body.len() + 1)),
+        _ => body.extend((0..1 + random.below(8)).map(|_| random.next() as u8)),
+    }
+    frame(whole[0], &body)
 }
 
 /// Changes that may break everything: bits, lengths, types, cuts, repetitions.

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -62,7 +63,11 @@ pub struct Running {
 }
 
 pub fn postgres() -> Server {
-    let pg = Server::primary(&nodes::installations()[0]);
+    postgres_of(&nodes::installations()[0])
+}
+
+fn postgres_of(bin: &Path) -> Server {
+    let pg = Server::primary(bin);
     pg.sql("CREATE ROLE app LOGIN PASSWORD 'secret'; CREATE ROLE calm LOGIN");
     pg.sql("CREATE TABLE t (a int, b text); GRANT ALL ON t TO app");
     pg
@@ -94,7 +99,12 @@ pub fn config(pg: &Server, port: u16, method: AuthMethod) -> Config {
 
 impl Rig {
     pub fn start(method: AuthMethod) -> Rig {
-        let pg = postgres();
+        Rig::on(&nodes::installations()[0], method)
+    }
+
+    /// With the PostgreSQL whose programs are in `bin`.
+    pub fn on(bin: &Path, method: AuthMethod) -> Rig {
+        let pg = postgres_of(bin);
         let proxy = Running::start(config(&pg, pg.port, method));
         Rig { proxy, pg }
     }

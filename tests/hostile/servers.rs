@@ -541,7 +541,7 @@ fn servers_with_flipped_bits_never_hang_or_harm_others() {
             deed: Deed::Flip(seed),
         });
         session.send(&query("SELECT 'victim' FROM generate_series(1, 3)"));
-        session.finish_after(Duration::from_millis(100));
+        session.reset_after(Duration::from_millis(100));
         stage.middle.disarm();
         works(stage.proxy.addr, &format!("seed {seed}"));
     }
@@ -551,14 +551,12 @@ fn servers_with_flipped_bits_never_hang_or_harm_others() {
 }
 
 impl Conversation {
-    /// Listens a while, hangs up, and waits for the end.
-    #[track_caller]
-    fn finish_after(&mut self, quiet: Duration) -> Vec<Said> {
-        let (mut said, now) = self.listen(quiet);
-        if now == Now::Waits {
-            self.finish();
-            said.extend(self.until(|_| false));
-        }
+    /// Listens a while, and hangs up so that it shows at once.
+    fn reset_after(self, quiet: Duration) -> Vec<Said> {
+        let mut session = self;
+        let (said, _) = session.listen(quiet);
+        let linger = socket2::SockRef::from(&session.socket).set_linger(Some(Duration::ZERO));
+        linger.unwrap();
         said
     }
 }
