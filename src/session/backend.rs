@@ -309,7 +309,7 @@ impl Session {
         let Link::Held { server, .. } = &self.link else {
             return false;
         };
-        if !server.pipeline.is_free() || self.ties() == Ties::Pinned {
+        if !server.pipeline.is_free() || self.ties() != Ties::None {
             return false;
         }
         let report = Report::parse_start(self.reply_body(frame));

@@ -8,6 +8,7 @@ use super::{
     Link, Session,
     catalogue::Reliance,
     outcome::{Cause, Place, Ties, Verdict, outcome},
+    pins::Trace,
     registry::Signal,
     relay::{End, ServerEnd, Step},
     shutdown::Lost,
@@ -159,9 +160,12 @@ impl Session {
     }
 
     pub(super) fn ties(&self) -> Ties {
-        match self.pins.is_pinned() || self.has_unknown_settings() {
-            true => Ties::Pinned,
-            false => Ties::None,
+        if !self.pins.is_pinned() && !self.has_unknown_settings() {
+            return Ties::None;
+        }
+        Ties::Pinned {
+            reason: self.pins.reason().unwrap_or("settings"),
+            listened: self.pins.traces().has(Trace::Listen),
         }
     }
 

@@ -74,8 +74,11 @@ impl Place {
 pub enum Ties {
     /// Nothing: the session can go on with another server.
     None,
-    /// Session state lived there.
-    Pinned,
+    /// Session state lived there: the reason why the session kept it, and whether it has missed notifications by that.
+    Pinned {
+        reason: &'static str,
+        listened: bool,
+    },
 }
 
 /// Whether a statement that was rolled back with its server may be run on the next one.
@@ -122,12 +125,14 @@ pub fn outcome(
     let in_transaction = status != TransactionStatus::Idle;
     match (in_transaction, flight, place, ties) {
         (false, Flight::Nothing, _, Ties::None) => Verdict::Unharmed,
-        (false, Flight::Nothing, _, Ties::Pinned) => Verdict::Ended(state_lost(cause)),
+        (false, Flight::Nothing, _, Ties::Pinned { reason, listened }) => {
+            Verdict::Ended(state_lost(cause, reason, listened))
+        }
         (_, Flight::Single | Flight::MayCommit, Place::Primary, _) => {
             Verdict::Ended(unknown(cause))
         }
         (true, _, _, Ties::None) => Verdict::Failed(rolled_back(cause)),
-        (true, _, _, Ties::Pinned) => Verdict::Ended(rolled_back(cause)),
+        (true, _, _, Ties::Pinned { .. }) => Verdict::Ended(rolled_back(cause)),
         (false, _, _, _) => Verdict::Ended(nothing_written(cause)),
     }
 }
@@ -144,7 +149,7 @@ pub fn shut_down(
     let in_transaction = status != TransactionStatus::Idle;
     match (in_transaction, flight, ties, repeat) {
         (_, Flight::MayCommit, ..) => Lost(Verdict::Ended(unknown(cause))),
-        (_, _, Ties::Pinned, _) => Told,
+        (_, _, Ties::Pinned { .. }, _) => Told,
         (false, Flight::Nothing, Ties::None, _) => Lost(Verdict::Unharmed),
         (true, _, Ties::None, _) => Lost(Verdict::Failed(rolled_back(cause))),
         (false, _, Ties::None, Repeat::Once) => Again,
@@ -182,14 +187,18 @@ fn nothing_written(cause: Cause) -> Error {
     )
 }
 
-fn state_lost(cause: Cause) -> Error {
-    Error::proxy(
-        Kind::ServerGone,
-        format!(
-            "{}, and with it this session's state: nothing was in progress",
-            cause.text()
-        ),
-    )
+/// One who listened is told as PostgreSQL tells that a server ends: clients that listen know that as the moment to look for
+/// what they have missed.
+fn state_lost(cause: Cause, reason: &str, listened: bool) -> Error {
+    let text = format!(
+        "{}, and with it what this session kept there ({reason}): nothing was in progress",
+        cause.text()
+    );
+    match listened {
+        true => Error::proxy(Kind::ShuttingDown, text)
+            .hint("Connect and LISTEN again; what was notified meanwhile is lost."),
+        false => Error::proxy(Kind::ServerGone, text),
+    }
 }
 
 /// The end of a replication connection: it goes on wherever its client connects next.
@@ -230,14 +239,17 @@ mod tests {
 
     #[test]
     fn the_outcome_table() {
-        use {Flight::*, Place::*, Severity::*, Ties::Pinned};
+        use {Flight::*, Place::*, Severity::*};
         let (free, fatal, error) = (Ties::None, Fatal, Error);
+        let kept = |reason, listened| Ties::Pinned { reason, listened };
+        let (pinned, listens) = (kept("temp_table", false), kept("listen", true));
         for (status, flight, place, ties, expected) in [
             (Idle, Nothing, Primary, free, None),
             (Idle, Nothing, ReadOnly, free, None),
-            (Idle, Nothing, Primary, Pinned, Some(("08006", fatal))),
+            (Idle, Nothing, Primary, pinned, Some(("08006", fatal))),
+            (Idle, Nothing, Primary, listens, Some(("57P01", fatal))),
             (Idle, MayCommit, Primary, free, Some(("08007", fatal))),
-            (Idle, MayCommit, Primary, Pinned, Some(("08007", fatal))),
+            (Idle, MayCommit, Primary, pinned, Some(("08007", fatal))),
             (Idle, CannotCommit, Primary, free, Some(("08006", fatal))),
             (Idle, MayCommit, ReadOnly, free, Some(("08006", fatal))),
             (Idle, RollsBack, Primary, free, Some(("08006", fatal))),
@@ -255,7 +267,7 @@ mod tests {
                 Transaction,
                 CannotCommit,
                 Primary,
-                Pinned,
+                pinned,
                 Some(("40001", fatal)),
             ),
             (
@@ -283,22 +295,26 @@ mod tests {
 
     #[test]
     fn the_outcome_table_of_a_shutdown_that_was_told() {
-        use {Flight::*, Repeat::*, Ties::Pinned};
+        use {Flight::*, Repeat::*};
         let free = Ties::None;
+        let pinned = Ties::Pinned {
+            reason: "listen",
+            listened: true,
+        };
         for (status, flight, ties, repeat, expected) in [
             (Idle, Nothing, free, Never, "Unharmed"),
-            (Idle, Nothing, Pinned, Never, "Told"),
+            (Idle, Nothing, pinned, Never, "Told"),
             (Idle, CannotCommit, free, Once, "Again"),
             (Idle, Single, free, Once, "Again"),
             (Idle, Single, free, Never, "Told"),
             (Idle, Single, free, Several, "08007"),
-            (Idle, Single, Pinned, Once, "Told"),
+            (Idle, Single, pinned, Once, "Told"),
             (Idle, MayCommit, free, Once, "08007"),
-            (Idle, MayCommit, Pinned, Once, "08007"),
+            (Idle, MayCommit, pinned, Once, "08007"),
             (Transaction, Nothing, free, Never, "40001"),
             (Transaction, CannotCommit, free, Once, "40001"),
             (Failed, CannotCommit, free, Never, "40001"),
-            (Transaction, CannotCommit, Pinned, Never, "Told"),
+            (Transaction, CannotCommit, pinned, Never, "Told"),
             (Transaction, MayCommit, free, Never, "08007"),
         ] {
             let told = match shut_down(status, flight, ties, repeat) {

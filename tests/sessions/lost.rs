@@ -172,6 +172,10 @@ fn a_session_whose_state_was_lost_ends() {
     let mut client = bed.client();
     client.ok("LISTEN ear");
     forwarder.cut();
+    assert_eq!(client.farewell(), "E[FATAL 57P01]");
+    let mut client = bed.client();
+    client.ok("CREATE TEMP TABLE tt (i int)");
+    forwarder.cut();
     assert_eq!(client.farewell(), "E[FATAL 08006]");
     let mut client = Client::connect(bed.session, &bed.database, USER);
     client.ok("SELECT 1");
