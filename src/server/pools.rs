@@ -56,6 +56,7 @@ pub struct Parcel {
     key: CancelKey,
     statements: Statements,
     parameters: Parameters,
+    settings: Vec<(Box<str>, Box<[u8]>)>,
     generation: u64,
     last_session: u64,
     tenure: u64,
@@ -266,8 +267,7 @@ impl Shared {
         mut server: Box<Server>,
     ) -> Result<(), Box<Server>> {
         let tcp = match server.stream {
-            // What it is set to is this thread's.
-            Stream::Plain(tcp) if server.settings.is_empty() => tcp,
+            Stream::Plain(tcp) => tcp,
             kept => {
                 server.stream = kept;
                 return Err(server);
@@ -286,6 +286,11 @@ impl Shared {
             key: server.backend.key.clone(),
             statements: server.statements,
             parameters: (*server.parameters).clone(),
+            settings: server
+                .settings
+                .iter()
+                .map(|(n, v)| (n.into(), v.into()))
+                .collect(),
             generation: server.generation,
             last_session: server.last_session,
             tenure: server.tenure,
@@ -368,6 +373,11 @@ impl Pools {
         self.shared.settings.borrow().clone()
     }
 
+    /// The same parameters, as all servers and sessions of the worker share them.
+    pub fn share(&self, parameters: &Rc<Parameters>) -> Rc<Parameters> {
+        self.shared.intern(parameters)
+    }
+
     /// One `Arc` for all equal profiles of this worker, so that sessions share it.
     pub fn intern(&self, profile: Profile) -> Arc<Profile> {
         let mut map = self.shared.map.borrow_mut();
@@ -420,6 +430,11 @@ impl Pools {
             return self.shared.supply_under(&budget);
         };
         let backend = Backend::new(parcel.target, parcel.pid, parcel.key);
+        let settings = parcel.settings.iter().map(|(n, v)| (&**n, Some(&**v)));
+        // A server that had them has no more than may be had.
+        let settings = super::settings::Settings::default()
+            .with(settings)
+            .unwrap_or_default();
         pool.adopt(|open| {
             Box::new(Server {
                 stream: Stream::Plain(tcp),
@@ -427,7 +442,7 @@ impl Pools {
                 pipeline: Pipeline::default(),
                 statements: parcel.statements,
                 parameters: Rc::new(parcel.parameters),
-                settings: super::settings::Settings::default(),
+                settings,
                 generation: parcel.generation,
                 last_session: parcel.last_session,
                 tenure: parcel.tenure,

@@ -15,6 +15,12 @@ const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 /// Decides how the bytes of a query are read.
 const ENCODING: &str = "client_encoding";
 
+/// Tells applications apart for whoever looks at a server. Servers of a pool for several are not logged in under any one's
+/// own, but as [`POOLED`], and set to their session's.
+pub const APPLICATION_NAME: &str = "application_name";
+/// What `application_name` goes back to on a server of a pool.
+pub const POOLED: &str = "pgsluice";
+
 /// Settings that sessions change by habit, and that any role may set at any time.
 const ANYONES: &[&str] = &[
     "application_name",

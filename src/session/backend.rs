@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Route,
     error::{Error, Kind},
-    server::{connection::Parameters, statements::PREFIX},
+    server::{connection::Parameters, settings::APPLICATION_NAME, statements::PREFIX},
     topology::{Evidence, Moment},
     wire::{
         TransactionStatus, Violation,
@@ -224,8 +224,15 @@ impl Session {
             (Ok(name), Ok(_)) if Parameters::is_of_node(name) => Show::Swallow,
             (Ok(name), Ok(value)) => {
                 let (name, value) = (name.to_owned(), value.to_owned());
+                let before = self.told.clone();
                 if !self.set_parameter(&name, &value) {
                     return Err(self.server_broke(Violation::Unexpected(frame.tag)));
+                }
+                if name == APPLICATION_NAME
+                    && !self.is_changing_settings()
+                    && self.application_told(frame, &value, before.value(&name))
+                {
+                    return Ok(());
                 }
                 match told_by_route(self.listener.route, &name) {
                     Some(_) => Show::Swallow,
@@ -260,7 +267,8 @@ impl Session {
         };
         let taken = Rc::make_mut(&mut server.parameters).set(name, value);
         if !is_dressing {
-            self.told = server.parameters.clone();
+            let parameters = server.parameters.clone();
+            self.told = self.as_told(&parameters);
             self.reading = statement::reading(&self.told);
         }
         taken
@@ -413,7 +421,7 @@ impl Session {
         self.show_instead(frame, &hinted);
     }
 
-    fn show_instead(&mut self, frame: Frame, other: &[u8]) {
+    pub(super) fn show_instead(&mut self, frame: Frame, other: &[u8]) {
         if let Some(buffer) = &mut self.to_client {
             buffer.discard(frame.len);
             buffer.insert(other);

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Link, Session,
     aim::Aim,
+    application::Application,
     context::{Context, Identity, NoPool},
     outcome::Flight,
     registry::Activity,
@@ -84,6 +85,7 @@ impl Session {
         // 0 stands for none.
         self.hold = self.hold.wrapping_add(1).max(1);
         self.server_fatal = false;
+        self.application = Application::Sessions;
         self.flight = Flight::Nothing;
         if self.split.is_some() {
             self.begin_visit(&mut server, &pool);
@@ -102,19 +104,23 @@ impl Session {
 
     /// Tells the client what its server says otherwise than the last one did.
     pub(super) fn tell_parameters(&mut self) {
-        let Link::Held { server, .. } = &self.link else {
+        let Link::Held { server, .. } = &mut self.link else {
             return;
         };
         if Rc::ptr_eq(&server.parameters, &self.told) {
             return;
         }
+        // Sessions that were told the same share it, or each that has a setting of its own would hold all of them.
+        server.parameters = self.context.pools.share(&server.parameters);
+        let parameters = server.parameters.clone();
+        let parameters = self.as_told(&parameters);
         let route = self.listener.route;
-        for (name, value) in &server.parameters.0 {
+        for (name, value) in &parameters.0 {
             if self.told.value(name) != Some(value) && told_by_route(route, name).is_none() {
                 backend::parameter_status(&mut self.out, name, value);
             }
         }
-        self.told = server.parameters.clone();
+        self.told = parameters;
         self.reading = statement::reading(&self.told);
     }
 

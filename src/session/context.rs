@@ -30,6 +30,7 @@ use crate::{
         pool::Pool,
         pools::Pools,
         profile::{Access, Profile},
+        settings::{APPLICATION_NAME, Settings},
     },
     topology::{Evidence, Moment, NodeView, Role, Topology, balance},
     wire::cancel_key::CancelKey,
@@ -48,7 +49,7 @@ pub struct Context {
     /// Of reads on replicas.
     pub learned: Learned,
     pub counters: Rc<WorkerCounters>,
-    identities: RefCell<HashMap<Arc<Profile>, Weak<Identity>>>,
+    identities: RefCell<HashMap<IdentityKey, Weak<Identity>>>,
     topology: RefCell<Arc<Topology>>,
     /// Wakes sessions that wait for a node.
     topology_changed: Notify,
@@ -84,12 +85,17 @@ pub enum NoPool {
     Paused,
 }
 
+/// What servers are logged in as, and the application's name.
+type IdentityKey = (Arc<Profile>, Box<[u8]>);
+
 /// One login's pools on this worker. Sessions with equal logins share it.
 pub struct Identity {
     full: Arc<Profile>,
     /// For a primary that serves a replica listener.
     read_only: Arc<Profile>,
     database: Arc<Database>,
+    /// What a session of this login has set from the beginning.
+    home: Settings,
     /// A session of this login has asked for currval or lastval (`pool.sequences = "learn"`).
     reads_sequences: Cell<bool>,
     cache: RefCell<Cache>,
@@ -102,16 +108,22 @@ struct Cache {
 }
 
 impl Identity {
-    pub fn new(pools: &Pools, database: Arc<Database>, profile: Profile) -> Self {
-        let mut read_only = profile.clone();
+    fn new(pools: &Pools, database: Arc<Database>, full: Arc<Profile>, home: Settings) -> Self {
+        let mut read_only = Profile::clone(&full);
         read_only.access = Access::ReadOnly;
         Identity {
-            full: pools.intern(profile),
+            full,
             read_only: pools.intern(read_only),
             database,
+            home,
             reads_sequences: Cell::new(false),
             cache: RefCell::default(),
         }
+    }
+
+    /// What a session of this login begins with, and RESET goes back to, beside what its servers were logged in with.
+    pub fn home(&self) -> &Settings {
+        &self.home
     }
 
     pub fn reads_sequences(&self) -> bool {
@@ -186,15 +198,18 @@ impl Context {
     }
 
     /// The pools of a login, shared by all sessions with an equal one.
-    pub fn identity(&self, profile: Profile) -> Rc<Identity> {
+    pub fn identity(&self, profile: Profile, home: Settings) -> Rc<Identity> {
         let mut identities = self.identities.borrow_mut();
-        if let Some(known) = identities.get(&profile).and_then(Weak::upgrade) {
+        let full = self.pools.intern(profile);
+        let name = home.value(APPLICATION_NAME).unwrap_or_default();
+        let key = (full.clone(), Box::from(name));
+        if let Some(known) = identities.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let database = self.outside.database(&profile.database);
-        let identity = Rc::new(Identity::new(&self.pools, database, profile));
+        let database = self.outside.database(&full.database);
+        let identity = Rc::new(Identity::new(&self.pools, database, full, home));
         identities.retain(|_, known| known.strong_count() > 0);
-        identities.insert(identity.full.clone(), Rc::downgrade(&identity));
+        identities.insert(key, Rc::downgrade(&identity));
         identity
     }
 

@@ -4,6 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use super::{
     Inbound, Link, Session,
+    application::Application,
     marks::Naming,
     opening::REFUSE_WITHIN,
     outcome::Flight,
@@ -93,6 +94,11 @@ impl Session {
                 }
                 Link::Held { .. } => {
                     if self.split.is_some() && self.is_opening() && self.opens() {
+                        return Ok(());
+                    }
+                    if self.application == Application::Pools
+                        && self.restore_application() == Forwarded::Waits
+                    {
                         return Ok(());
                     }
                     self.keep(frame);

@@ -13,6 +13,7 @@
 
 mod ahead;
 mod aim;
+mod application;
 mod backend;
 pub mod blocks;
 mod book;
@@ -63,6 +64,7 @@ use crate::{
     server::{connection::Parameters, connection::Server, pool::Pool, settings::Settings},
     wire::{Violation, buffer::Buffer, cancel_key::CancelKey},
 };
+use application::Application;
 use book::Prepared;
 use catalogue::Reliance;
 use context::{Context, Identity};
@@ -127,6 +129,7 @@ struct Session {
     settings: Settings,
     /// What must be asked of the server before it may go.
     unsettled: Option<Box<Unsettled>>,
+    application: Application,
     /// What may be sent while the server is set to them.
     dressing: Dressing,
     /// What it is being asked.

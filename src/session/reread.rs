@@ -119,7 +119,8 @@ impl Session {
         self.query_aside(close.as_bytes());
     }
 
-    fn query_aside(&mut self, sql: &[u8]) {
+    /// A query of our own in front of the client's next message, whose answer is nobody's.
+    pub(super) fn query_aside(&mut self, sql: &[u8]) {
         let mut query = Vec::new();
         frontend::query_bytes(&mut query, sql);
         self.send_own(&query, Sent::Query, Show::Hide, None);

@@ -245,7 +245,7 @@ impl Session {
         if let Link::Held { server, .. } = &mut self.link {
             server.settings = settings.clone();
         }
-        self.settings = settings;
+        self.settings = self.as_begun(&settings);
         self.looked(question.traces, traces);
     }
 

@@ -75,13 +75,19 @@ impl Session {
             credentials,
             ..
         } = *login;
-        let identity = context.identity(Profile {
+        let mut profile = Profile {
             database,
             user,
             parameters,
             access: Access::Full,
             credentials,
-        });
+        };
+        let home = match listener.mode {
+            PoolMode::Transaction => profile.take_application(),
+            PoolMode::Session => Settings::default(),
+        };
+        let settings = home.clone();
+        let identity = context.identity(profile, home);
         let entry = context.registry.insert(id, context.pools.now());
         if draining {
             entry.send(Signal::Drain);
@@ -109,7 +115,8 @@ impl Session {
             link: Link::Free,
             told: Rc::default(),
             pins: Pins::default(),
-            settings: Settings::default(),
+            settings,
+            application: Default::default(),
             unsettled: None,
             question: None,
             dressing: Default::default(),
@@ -135,7 +142,8 @@ impl Session {
         let pid = match self.listener.mode {
             PoolMode::Session => Some(self.take_session_server().await?),
             PoolMode::Transaction => {
-                self.told = self.known_parameters().await?;
+                let known = self.known_parameters().await?;
+                self.told = self.as_told(&known);
                 self.identity.database().first_read().await;
                 None
             }

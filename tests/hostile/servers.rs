@@ -499,11 +499,11 @@ fn a_server_that_cheats_at_its_login_is_not_used() {
     for (what, begins, deed) in logins() {
         // All of the pool's servers are closed first, so that the next session dials: a fresh pool per set of settings.
         let mut start = Vec::new();
-        let name = what.replace(' ', "_");
+        let options = format!("-c my.attack={}", what.replace(' ', "_"));
         let settings = [
             ("user", "app"),
             ("database", "postgres"),
-            ("application_name", &*name),
+            ("options", &*options),
         ];
         pgsluice::wire::frontend::startup(&mut start, 0, settings);
         stage.middle.arm(Attack {

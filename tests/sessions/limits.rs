@@ -103,11 +103,11 @@ fn all_workers_and_pools_together_open_no_more_servers_than_the_node_takes() {
         c.nodes[0].max_servers = 3;
     });
     let spread = (0..12).map(|i| {
-        let name = format!("spread {}", i % 4);
+        let options = format!("-c work_mem={}MB", 1 + i % 4);
         let login = [
             ("user", USER),
             ("database", bed.database.as_str()),
-            ("application_name", name.as_str()),
+            ("options", options.as_str()),
         ];
         Client::connect_with(bed.addr, &login)
     });
@@ -116,7 +116,8 @@ fn all_workers_and_pools_together_open_no_more_servers_than_the_node_takes() {
         for client in &mut clients {
             client.send(&crate::raw::query("SELECT pg_sleep(0.005)"));
         }
-        assert!(bed.servers() <= 3);
+        // One that makes way for another may still be on its way out.
+        wait_until("no more than three", || bed.servers() <= 3);
         for client in &mut clients {
             assert_eq!(word(&client.until_ready()), "TDCZI");
         }

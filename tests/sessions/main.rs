@@ -14,6 +14,7 @@ mod bed;
 mod forwarder;
 mod raw;
 
+mod application;
 mod cancel;
 mod catalogue;
 mod copy;
