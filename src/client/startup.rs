@@ -122,9 +122,17 @@ async fn shake_hands(slot: &mut Slot, acceptor: &tls::Acceptor) -> Result<()> {
     Ok(())
 }
 
+/// The beginning of a Terminate.
+const TERMINATE: [u8; 4] = *b"X\0\0\0";
+
 async fn read_packet(stream: &mut Stream, allowed: Allowed) -> Result<Startup> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).await.map_err(client_io)?;
+    // A driver may end a connection that it has not begun. PostgreSQL says nothing to that, and who hears of an error
+    // then does not expect one.
+    if header == TERMINATE {
+        return Err(client_io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
     let len = startup::body_len(header).map_err(|m| Error::violation(m.0))?;
     let body = read_body(stream, len).await.map_err(client_io)?;
     startup::parse(&body, allowed).map_err(refusal)

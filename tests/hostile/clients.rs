@@ -124,6 +124,17 @@ fn what_is_sent_before_terminate_is_run_and_answered() {
     assert_eq!(count, "1");
 }
 
+/// Class: a driver whose connection is ended before it has begun gets an error that nobody waits for (node-postgres).
+#[test]
+fn a_terminate_in_the_place_of_a_login_is_answered_by_the_end_alone() {
+    let rig = Rig::start(AuthMethod::Trust);
+    for addr in [rig.direct(), rig.proxy.addr] {
+        let mut session = Conversation::open(addr);
+        session.send(&frame(b'X', b""));
+        assert_eq!(session.until(|_| false), []);
+    }
+}
+
 /// Class: the last message lost to a reset, since unread bytes were thrown away with the connection.
 #[test]
 fn the_error_arrives_although_the_client_goes_on_sending() {
