@@ -144,6 +144,11 @@ impl Statements {
         self.leftover.push(name);
     }
 
+    /// Whether what must be closed has a name that a client may use.
+    pub fn leaves_clients_name(&self) -> bool {
+        self.leftover.iter().any(|name| !name.starts_with(PREFIX))
+    }
+
     /// What must be closed, if there is something; the caller closes it.
     pub fn take_leftover(&mut self) -> Option<Box<[u8]>> {
         self.leftover.pop()

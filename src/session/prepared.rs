@@ -411,9 +411,10 @@ impl Session {
     }
 
     /// Closes what nobody is to meet on the held server. Later, where a COPY may await rows: its error would name the Close.
+    /// But at once what a client could name.
     pub(super) fn close_leftovers(&mut self) {
         while let Link::Held { server, .. } = &mut self.link
-            && !server.pipeline.may_be_copying()
+            && (!server.pipeline.may_be_copying() || server.statements.leaves_clients_name())
             && let Some(name) = server.statements.take_leftover()
         {
             let mut close = Vec::new();

@@ -184,7 +184,9 @@ impl Pipeline {
 
     /// Something that is still to be answered may turn out to be a COPY from the client.
     pub fn may_be_copying(&self) -> bool {
-        let may = |owed: &Owed| matches!(owed.sent, Sent::Query | Sent::Execute);
+        let may = |owed: &Owed| {
+            owed.show != Show::Own && matches!(owed.sent, Sent::Query | Sent::Execute)
+        };
         self.owed.iter().any(may)
     }
 
