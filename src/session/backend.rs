@@ -337,12 +337,13 @@ impl Session {
         let report = Report::parse_start(self.reply_body(frame));
         let fatal = matches!(report.severity, b"FATAL" | b"PANIC");
         let sqlstate = report.sqlstate.unwrap_or_default();
-        let again = Refused::of(&report, &sqlstate, fatal).again();
+        let of_visit = Refused::of(&report, &sqlstate, fatal);
+        let (again, refutes) = (of_visit.again(), of_visit.is_write());
         let refused = shown != Show::Hide && matches!(&sqlstate, b"42501" | b"55P02");
         if let Some(message) = refused.then(|| report.message.to_ascii_lowercase()) {
             self.refused_to_set(&message);
         }
-        if shown == Show::Client && self.repeats_after_error(again) {
+        if shown == Show::Client && self.repeats_after_error(again, refutes) {
             self.report_evidence(Evidence::from_sqlstate(&sqlstate).filter(|_| fatal));
             return self.withhold(frame);
         }

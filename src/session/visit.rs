@@ -289,13 +289,13 @@ impl Session {
         self.visit().is_some_and(|visit| visit.repeats.is_some())
     }
 
-    /// An error of the visited replica: true if its batch is sent again instead.
-    pub(super) fn repeats_after_error(&mut self, again: Option<Again>) -> bool {
+    /// An error of the visited replica: true if its batch is sent again instead. `refutes`: the error says that it is no read.
+    pub(super) fn repeats_after_error(&mut self, again: Option<Again>, refutes: bool) -> bool {
         let again = match self.listener.route {
             Route::Split => again,
             _ => again.filter(|again| *again != Again::Primary),
         };
-        if again == Some(Again::Primary)
+        if refutes
             && let Some(visit) = self.visit()
             && visit.extent != Extent::Transaction
         {
@@ -400,33 +400,51 @@ impl<'a> Refused<'a> {
             (true, b"57P01" | b"57P03" | b"57P04" | b"40001") => Some(Again::Elsewhere),
             (true, b"57P02") => Some(Again::Replica),
             (false, b"40001" | b"40P01") => Some(Again::Elsewhere),
-            // It writes after all, or needs what only the primary has.
-            (false, b"25006" | b"0A000") => Some(Again::Primary),
-            (false, b"XX000") if is_write(self.routine) => Some(Again::Primary),
+            _ if self.is_write() => Some(Again::Primary),
+            // It needs what only the primary has, or was parsed before the table changed.
+            (false, b"0A000") => Some(Again::Primary),
             // What the catalogue has shown may not have reached the replica.
             (false, b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000") => Some(Again::Primary),
             _ => None,
         }
     }
-}
 
-fn is_write(routine: &[u8]) -> bool {
-    matches!(routine, b"XLogBeginInsert" | b"GetNewObjectId")
+    /// Whether what was taken for a read has tried to write.
+    pub fn is_write(&self) -> bool {
+        let writes = |routine: &[u8]| matches!(routine, b"XLogBeginInsert" | b"GetNewObjectId");
+        match self.sqlstate {
+            b"25006" => !self.is_fatal,
+            b"XX000" => !self.is_fatal && writes(self.routine),
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refused<'a>(is_fatal: bool, sqlstate: &'a [u8; 5], routine: &'a [u8]) -> Refused<'a> {
+        Refused {
+            sqlstate,
+            is_fatal,
+            routine,
+        }
+    }
+
+    #[test]
+    fn only_an_attempt_to_write_says_that_a_batch_is_no_read() {
+        assert!(refused(false, b"25006", b"").is_write());
+        assert!(refused(false, b"XX000", b"GetNewObjectId").is_write());
+        // The table has not reached the replica yet, or has changed since the statement was parsed.
+        assert!(!refused(false, b"42P01", b"").is_write());
+        assert!(!refused(false, b"0A000", b"").is_write());
+    }
+
     #[test]
     fn which_errors_of_a_replica_another_node_would_not_give() {
         let again = |is_fatal, sqlstate: &[u8; 5], routine: &[u8]| {
-            Refused {
-                sqlstate,
-                is_fatal,
-                routine,
-            }
-            .again()
+            refused(is_fatal, sqlstate, routine).again()
         };
         assert_eq!(again(false, b"25006", b""), Some(Again::Primary));
         assert_eq!(
