@@ -40,6 +40,8 @@ pub struct Need {
     pub without: u64,
     /// How long ago its freshness may be.
     pub max_staleness: Duration,
+    /// If none is fresh enough now, one may be in a few milliseconds: that is worth waiting for.
+    pub is_worth_waiting: bool,
 }
 
 impl Need {
@@ -57,20 +59,36 @@ impl Need {
 }
 
 impl Aim {
-    /// Whether `server`, of the pool that was chosen for this, may serve it. Of a replica that must be fresh it may be
-    /// too young: to a node that was restarted in its own past since it was last asked.
+    /// Whether `server`, of the pool that was chosen for this, may serve it just now.
     pub fn may_be_served_by(&self, server: &Server, pool: &Pool) -> bool {
+        self.is_met_by(pool) && self.is_met_by_age(server, pool)
+    }
+
+    /// Whether the pool's node may serve it, whatever the server.
+    pub fn is_met_by(&self, pool: &Pool) -> bool {
         match self {
             Aim::Fresh(need) | Aim::Replica(need) => {
                 let view = pool.view();
-                view.role == Role::Primary
-                    || need.is_met_by(&view, Moment::now())
-                        && Moment::of(server.born) <= view.freshness.proven()
+                view.role == Role::Primary || need.is_met_by(&view, Moment::now())
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether `server` is no younger than the proof that its node is fresh: else it may be to a node that was restarted in its
+    /// own past since it was last asked.
+    #[inline]
+    pub fn is_met_by_age(&self, server: &Server, pool: &Pool) -> bool {
+        match self {
+            Aim::Fresh(_) | Aim::Replica(_) => {
+                let view = pool.view();
+                view.role == Role::Primary || Moment::of(server.born) <= view.freshness.proven()
             }
             _ => true,
         }
     }
 }
+
 /// Why a batch went where it went, beside the reasons of [`crate::route::class::Reason`]. Only this one to a replica.
 pub(super) const READ: &str = "read";
 /// No replica was fresh enough for a proven read.
@@ -213,6 +231,7 @@ impl Session {
             last: split.last.0,
             without: split.again.map_or(0, |(_, generation)| generation),
             max_staleness: reads.max_staleness,
+            is_worth_waiting: split.patience.is_over(),
         }
     }
 

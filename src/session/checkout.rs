@@ -24,12 +24,15 @@ use crate::{
         pool::{Grant, Pool},
         settings::Settings,
     },
-    topology::Role,
+    topology::{Moment, Role},
     wire::backend,
 };
 
 /// Pause before a read that must not go to the primary looks for a fresh replica again.
 const FRESHNESS_PAUSE: Duration = Duration::from_millis(10);
+/// How often, and after what pause, a read looks whether a replica was measured that it could have then.
+const MEASURE_PAUSE: Duration = Duration::from_millis(5);
+const MEASURE_PAUSES: u32 = 10;
 /// Pause before a failed dial is tried again on what may be the same node.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,7 +48,7 @@ impl Session {
             .choose(&self.identity, &self.listener, aim)
             .map_err(|_| Step::WantsServer(None))?;
         match pool.try_checkout(self.entry.id, &self.settings) {
-            Some(server) if aim.may_be_served_by(&server, &pool) => self.hold(server, pool),
+            Some(server) if aim.is_met_by_age(&server, &pool) => self.hold(server, pool),
             Some(server) => {
                 pool.checkin(server);
                 return Err(Step::WantsServer(None));
@@ -179,6 +182,36 @@ async fn turned_down(aim: Aim) -> Aim {
     }
 }
 
+/// Waits for a replica that is fresh enough if that is worth it: probes hurry since the session was last on the primary.
+async fn wait_for_freshness(context: &Context, aim: Aim) -> Aim {
+    let Aim::Fresh(mut need) = aim else {
+        return aim;
+    };
+    if need.is_worth_waiting {
+        for _ in 0..MEASURE_PAUSES {
+            if context.has_fresh(&need) {
+                break;
+            }
+            tokio::time::sleep(MEASURE_PAUSE).await;
+        }
+        need.is_worth_waiting = false;
+    }
+    Aim::Fresh(need)
+}
+
+/// Whether `server` may serve, in a moment if not at once: one that was dialled since its replica was last measured may as
+/// soon as that has been measured again, which probes hurry to do.
+async fn may_serve(context: &Context, aim: Aim, server: &Server, pool: &Pool) -> bool {
+    for _ in 0..MEASURE_PAUSES {
+        if aim.may_be_served_by(server, pool) || !aim.is_met_by(pool) {
+            break;
+        }
+        context.outside.want_fresh(Moment::of(server.born));
+        tokio::time::sleep(MEASURE_PAUSE).await;
+    }
+    aim.may_be_served_by(server, pool)
+}
+
 /// A server for a session, wherever the topology has one. Waits while the listener's route has no node
 /// (`failover.hold`), in the pool's queue, and over failed dials. `chosen` is tried first.
 pub(super) async fn checkout(
@@ -187,10 +220,11 @@ pub(super) async fn checkout(
     listener: &Listener,
     session: u64,
     settings: &Settings,
-    mut aim: Aim,
+    aim: Aim,
     mut chosen: Option<Rc<Pool>>,
 ) -> Result<(Box<Server>, Rc<Pool>)> {
     let mut search = Search::new(context);
+    let mut aim = wait_for_freshness(context, aim).await;
     loop {
         let choice = chosen
             .take()
@@ -203,7 +237,7 @@ pub(super) async fn checkout(
             }
         };
         if let Some(server) = pool.try_checkout(session, settings) {
-            if aim.may_be_served_by(&server, &pool) {
+            if may_serve(context, aim, &server, &pool).await {
                 return Ok((server, pool));
             }
             pool.checkin(server);
@@ -211,11 +245,11 @@ pub(super) async fn checkout(
             continue;
         }
         match pool.wait().await {
-            Ok(Grant::Server(mut server)) if aim.may_be_served_by(&server, &pool) => {
-                server.assign(session);
-                return Ok((server, pool));
-            }
-            Ok(Grant::Server(server)) => {
+            Ok(Grant::Server(mut server)) => {
+                if may_serve(context, aim, &server, &pool).await {
+                    server.assign(session);
+                    return Ok((server, pool));
+                }
                 pool.checkin(server);
                 aim = turned_down(aim).await;
             }

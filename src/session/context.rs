@@ -264,6 +264,7 @@ impl Context {
                 Some(node) if !topology.nodes[node].load.is_shunned() => {
                     self.full_pool(identity, &topology, Ok(node))
                 }
+                None if need.is_worth_waiting => Err(NoPool::NoReplica),
                 last => {
                     let primary = self.choose_primary(identity, &topology);
                     primary.or_else(|none| self.full_pool(identity, &topology, last.ok_or(none)))
@@ -306,6 +307,12 @@ impl Context {
     fn choose_fresh(&self, need: &Need, topology: &Topology) -> Option<usize> {
         let now = Moment::now();
         self.choose_among(topology, |node| need.is_met_by(node, now))
+    }
+
+    /// Whether a replica would serve such a read now.
+    pub fn has_fresh(&self, need: &Need) -> bool {
+        let now = Moment::now();
+        self.with_topology(|t| t.replicas_up().any(|node| need.is_met_by(node, now)))
     }
 
     /// A replica that is in rotation and `takes` the read.

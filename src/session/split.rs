@@ -6,7 +6,7 @@
 use super::{
     Session,
     ahead::Proof,
-    aim::{Aim, READ, UNREADABLE},
+    aim::{Aim, READ, STALE, UNREADABLE},
     statement::Statement,
     visit::{Again, Extent, Visit},
 };
@@ -42,7 +42,50 @@ pub(super) struct Split {
     pub(super) opening: Option<Box<[u8]>>,
     /// The batch was sent before, to the replica of this generation, and how it goes on.
     pub(super) again: Option<(Again, u64)>,
+    pub(super) patience: Patience,
 }
+
+/// How many reads in a row a session has had on the primary because no replica was fresh enough.
+///
+/// What a session has read on the primary it must find wherever it reads next, so one that reads without a pause would
+/// stay there for ever. After so many, one read waits for a replica; if that was in vain, twice as many pass before the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    stayed: u32,
+    limit: u32,
+}
+
+impl Patience {
+    const FIRST: u32 = 16;
+    const LAST: u32 = 4096;
+
+    fn new() -> Self {
+        Patience {
+            stayed: 0,
+            limit: Patience::FIRST,
+        }
+    }
+
+    /// Whether the next read is to wait.
+    pub(super) fn is_over(self) -> bool {
+        self.stayed >= self.limit
+    }
+
+    /// A transaction has begun on a node, for this reason.
+    pub(super) fn note(&mut self, reason: &'static str) {
+        match reason {
+            READ => *self = Patience::new(),
+            STALE if self.is_over() => {
+                self.limit = (self.limit * 2).min(Patience::LAST);
+                self.stayed = 1;
+            }
+            STALE => self.stayed += 1,
+            // The reads that follow a write stay for that.
+            _ => self.stayed = 0,
+        }
+    }
+}
+
 impl Split {
     pub fn of(listener: &Listener) -> Option<Box<Self>> {
         let split = Split {
@@ -59,6 +102,7 @@ impl Split {
             visit: None,
             opening: None,
             again: None,
+            patience: Patience::new(),
         };
         let is_split = listener.route != Route::Primary || listener.shadow;
         is_split.then(|| Box::new(split))
@@ -122,5 +166,30 @@ impl Session {
         if wrote && consistency == Consistency::Database {
             self.identity.database().note_write(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_reads_on_the_primary_waits_seldom_and_not_after_writes() {
+        let mut patience = Patience::new();
+        let mut until_over = |first: &'static str| {
+            patience.note(first);
+            let mut stayed = 0;
+            while !patience.is_over() {
+                patience.note(STALE);
+                stayed += 1;
+            }
+            stayed
+        };
+        assert_eq!(until_over(READ), 16);
+        // It has waited in vain.
+        assert_eq!(until_over(STALE), 31);
+        assert_eq!(until_over("write"), 32);
+        assert_eq!(until_over(STALE), 63);
+        assert_eq!(until_over(READ), 16);
     }
 }

@@ -103,6 +103,7 @@ impl Session {
             let is_replica = view.role == Role::Replica;
             let reason = if is_replica { READ } else { split.reason };
             self.context.counters.count_route(reason);
+            split.patience.note(reason);
             if explains {
                 backend::notice(&mut self.out, &explanation(&view, reason));
             }
