@@ -349,6 +349,14 @@ impl State {
             current,
         }
     }
+
+    /// Others for every other one.
+    pub(crate) fn to_bytes(self) -> [u8; 17] {
+        let mut bytes = [u8::from(self.current); 17];
+        bytes[..8].copy_from_slice(&self.epoch.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.serial.to_ne_bytes());
+        bytes
+    }
 }
 
 /// Never the same twice in this process, so that an epoch also says of which database it is.

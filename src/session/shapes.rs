@@ -7,7 +7,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    hash::{BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
     mem,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     route::{
         Context,
         effects::Names,
-        fingerprint::{Fingerprint, Fingerprints},
+        fingerprint::{self, Fingerprint, Fingerprints},
     },
 };
 
@@ -27,16 +27,17 @@ const MAX_SHAPES: usize = 2048;
 /// See the module's header.
 pub struct Shapes {
     fingerprints: Fingerprints,
-    known: RefCell<Generations>,
+    known: RefCell<Generations<Key, BuildHasherDefault<Half>>>,
+    /// Those of plain texts, by all that the digest hangs on: most of what applications send.
+    plain: RefCell<Generations<Box<[u8]>, foldhash::fast::RandomState>>,
+    /// Where such a key is built.
+    key: RefCell<Vec<u8>>,
 }
 
-#[derive(Default)]
-struct Generations {
-    young: Generation,
-    old: Generation,
+struct Generations<K, S> {
+    young: HashMap<K, Statement, S>,
+    old: HashMap<K, Statement, S>,
 }
-
-type Generation = HashMap<Key, Statement, BuildHasherDefault<Half>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
@@ -99,6 +100,8 @@ impl Default for Shapes {
         Shapes {
             fingerprints: Fingerprints::new(&key),
             known: RefCell::default(),
+            plain: RefCell::default(),
+            key: RefCell::default(),
         }
     }
 }
@@ -114,34 +117,29 @@ impl Shapes {
         purpose: Purpose,
         read: impl FnOnce() -> Statement,
     ) -> Statement {
-        let key = |fingerprint| Key {
+        let mut built = self.key.borrow_mut();
+        if put_key(&mut built, text, context, state, purpose).is_some() {
+            if let Some(known) = self.plain.borrow().young.get(&built[..]) {
+                return known.clone();
+            }
+            let key: Box<[u8]> = built[..].into();
+            drop(built);
+            let may_be_known = || self.fingerprints.of(text, context).is_some();
+            return meet(&self.plain, key, may_be_known, read);
+        }
+        drop(built);
+        let Some(fingerprint) = self.fingerprints.of(text, context) else {
+            return read();
+        };
+        let key = Key {
             fingerprint,
             state,
             purpose,
         };
-        let plain = self.fingerprints.plain(text, context).map(key);
-        if let Some(known) = plain.and_then(|key| self.young(key)) {
-            return known;
+        if let Some(known) = self.known.borrow().young.get(&key) {
+            return known.clone();
         }
-        let Some(thorough) = self.fingerprints.of(text, context).map(key) else {
-            return read();
-        };
-        let key = plain.unwrap_or(thorough);
-        if let Some(known) = self.young(key) {
-            return known;
-        }
-        let old = self.known.borrow_mut().old.remove(&key);
-        let statement = old.unwrap_or_else(read);
-        // What names settings does so by its own literals.
-        if statement.changes.is_none() {
-            self.known.borrow_mut().add(key, statement.clone());
-        }
-        statement
-    }
-
-    #[inline]
-    fn young(&self, key: Key) -> Option<Statement> {
-        self.known.borrow().young.get(&key).cloned()
+        meet(&self.known, key, || true, read)
     }
 
     /// Whether a text leaves nothing behind, by built-in names only. For benches.
@@ -153,13 +151,60 @@ impl Shapes {
     }
 }
 
-impl Generations {
-    fn add(&mut self, key: Key, statement: Statement) {
+/// The key of a plain text: its shape behind all else that counts. None if it is not plain.
+#[inline]
+fn put_key(
+    key: &mut Vec<u8>,
+    text: &[u8],
+    context: &Context,
+    state: Option<State>,
+    purpose: Purpose,
+) -> Option<()> {
+    key.clear();
+    match state {
+        Some(state) => key.extend_from_slice(&state.to_bytes()),
+        // No state ends so.
+        None => key.extend_from_slice(&[u8::MAX; 17]),
+    }
+    key.push(purpose as u8);
+    fingerprint::put_plain(text, context, key)
+}
+
+/// The digest of a text that is not in the young generation.
+fn meet<K: Hash + Eq, S: BuildHasher>(
+    known: &RefCell<Generations<K, S>>,
+    key: K,
+    may_be_known: impl FnOnce() -> bool,
+    read: impl FnOnce() -> Statement,
+) -> Statement {
+    let old = known.borrow_mut().old.remove(&key);
+    let (statement, stays) = match old {
+        Some(old) => (old, true),
+        None => (read(), may_be_known()),
+    };
+    // What names settings does so by its own literals.
+    if stays && statement.changes.is_none() {
+        known.borrow_mut().add(key, statement.clone());
+    }
+    statement
+}
+
+impl<K: Hash + Eq, S: BuildHasher> Generations<K, S> {
+    fn add(&mut self, key: K, statement: Statement) {
         if self.young.len() >= MAX_SHAPES {
             mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }
         self.young.insert(key, statement);
+    }
+}
+
+impl<K, S: Default> Default for Generations<K, S> {
+    fn default() -> Self {
+        Generations {
+            young: HashMap::default(),
+            old: HashMap::default(),
+        }
     }
 }
 
@@ -227,7 +272,7 @@ mod tests {
                 assert!(!is_read(&shapes, "select kept", None));
             }
         }
-        let known = shapes.known.borrow();
+        let known = shapes.plain.borrow();
         assert!(known.young.len() <= MAX_SHAPES && known.old.len() <= MAX_SHAPES);
         drop(known);
         assert!(is_read(&shapes, "select other0", None));

@@ -30,7 +30,7 @@ enum Class {
     Slash,
 }
 
-const CLASSES: [Class; 256] = {
+static CLASSES: [Class; 256] = {
     let mut classes = [Class::Other; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -53,7 +53,7 @@ const CLASSES: [Class; 256] = {
 };
 
 /// Whether a byte goes on a word.
-const IN_WORD: [bool; 256] = {
+static IN_WORD: [bool; 256] = {
     let mut classes = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -65,7 +65,7 @@ const IN_WORD: [bool; 256] = {
 
 /// Whether a string with this byte says nothing, whatever it is joined with: the names that are looked for in strings have an
 /// underscore, and what tells the time ([`super::time`]) a `w` or a `y`.
-const IS_MUTE: [bool; 256] = {
+static IS_MUTE: [bool; 256] = {
     let mut classes = [true; 256];
     let loud = *b"'_wWyY";
     let mut at = 0;
@@ -76,79 +76,48 @@ const IS_MUTE: [bool; 256] = {
     classes
 };
 
-/// The shape of a text: what it is but for its literals.
-pub(super) struct Shape {
-    bytes: [u8; MAX + 2],
-    len: usize,
-}
-
-impl Shape {
-    /// None if the text is not plain. `first`: put before it.
-    #[inline]
-    pub(super) fn of(text: &[u8], first: [u8; 2]) -> Option<Self> {
-        if text.len() > MAX {
-            return None;
-        }
-        let mut shape = Shape {
-            bytes: [0; MAX + 2],
-            len: 0,
+/// Puts the shape of `text` behind `shape`: what it is but for its literals. None if it is not plain; then what was
+/// put says nothing.
+#[inline]
+pub(super) fn put(text: &[u8], shape: &mut Vec<u8>) -> Option<()> {
+    if text.len() > MAX {
+        return None;
+    }
+    // From `start` on it is not put yet.
+    let (mut start, mut at) = (0, 0);
+    while at < text.len() {
+        let (end, stands_for) = match CLASSES[usize::from(text[at])] {
+            Class::Other => return None,
+            Class::Itself => (at + 1, None),
+            Class::Word => (word(text, at)?, None),
+            Class::Dollar => (parameter(text, at)?, None),
+            Class::QuotedName => (quoted_name(text, at)?, None),
+            Class::Dash if text.get(at + 1) == Some(&b'-') => return None,
+            Class::Slash if text.get(at + 1) == Some(&b'*') => return None,
+            Class::Dash | Class::Slash => (at + 1, None),
+            Class::Digit => (number(text, at)?, Some(NUMBER)),
+            Class::Quote => (string(text, at)?, Some(STRING)),
         };
-        shape.put_all(&first);
-        let mut at = 0;
-        while let Some(&byte) = text.get(at) {
-            let end = match CLASSES[usize::from(byte)] {
-                Class::Other => return None,
-                Class::Itself => at + 1,
-                Class::Word => word(text, at)?,
-                Class::Dollar => parameter(text, at)?,
-                Class::QuotedName => quoted_name(text, at)?,
-                Class::Dash if text.get(at + 1) == Some(&b'-') => return None,
-                Class::Slash if text.get(at + 1) == Some(&b'*') => return None,
-                Class::Dash | Class::Slash => at + 1,
-                Class::Digit => {
-                    at = number(text, at)?;
-                    shape.put(NUMBER);
-                    continue;
-                }
-                Class::Quote => {
-                    at = string(text, at)?;
-                    shape.put(STRING);
-                    continue;
-                }
-            };
-            shape.put_all(&text[at..end]);
-            at = end;
+        if let Some(byte) = stands_for {
+            shape.extend_from_slice(&text[start..at]);
+            shape.push(byte);
+            start = end;
         }
-        Some(shape)
+        at = end;
     }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    /// Shapes are no longer than their texts, and what is put first.
-    #[inline]
-    fn put(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
-    }
-
-    #[inline]
-    fn put_all(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.put(*byte);
-        }
-    }
+    shape.extend_from_slice(&text[start..]);
+    Some(())
 }
 
-/// The byte at `at` goes on a word: 0 is no such byte.
+/// Whether the byte at `at` goes on a word.
 #[inline]
 fn is_in_word(text: &[u8], at: usize) -> bool {
-    IN_WORD[usize::from(text.get(at).copied().unwrap_or(0))]
+    at < text.len() && IN_WORD[usize::from(text[at])]
 }
 
+#[inline]
 fn is_digit(text: &[u8], at: usize) -> bool {
-    text.get(at).is_some_and(u8::is_ascii_digit)
+    at < text.len() && text[at].is_ascii_digit()
 }
 
 /// Where the word at `at` ends. A quote behind it is a string of another kind.
