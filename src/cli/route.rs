@@ -230,7 +230,11 @@ mod tests {
     #[test]
     fn each_statement_is_shown_with_its_place_and_reason_and_all_together() {
         let answer = Answer::of("select 1; select\n txid_current()", None);
-        let lines: Vec<String> = answer.text().lines().map(words).collect();
+        let text = answer.text();
+        // Under each statement stands its fingerprint.
+        let (fingerprints, lines): (Vec<_>, Vec<_>) = text.lines().map(words).partition(|line| {
+            line.len() == 32 && line.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
         assert_eq!(
             lines,
             [
@@ -239,6 +243,7 @@ mod tests {
                 "primary function: txid_current (sent as one message)",
             ]
         );
+        assert_eq!(fingerprints.len(), 2);
         let json = answer.json();
         assert_eq!(json["statements"][1]["object"], "txid_current");
         assert_eq!(json["together"]["place"], "primary");
