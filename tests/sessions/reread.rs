@@ -3,7 +3,7 @@
 use crate::{
     bed::Bed,
     prepared::{execute_named, occupy, prepare, value_of},
-    raw::{Client, Frame, bind, close, describe, execute, parse, query, run, sync, word},
+    raw::{Client, Frame, bind, close, describe, execute, frame, parse, query, run, sync, word},
 };
 
 /// Prepares `s` direct and through a pool of two, where another session then takes the server, and runs the steps: all is
@@ -235,5 +235,22 @@ fn rows_of_other_types_under_another_search_path_are_refused() {
         let others = occupy(&bed, taken);
         assert_eq!(value_of(&mut client, "s"), "1");
         drop(others);
+    }
+}
+
+/// Where a COPY may be open a Parse goes to the server by the client's own name: nobody else may find it there.
+#[test]
+fn what_one_session_named_on_a_server_the_next_does_not_find_there() {
+    let bed = Bed::new(1);
+    for name in ["s", "t"] {
+        let (mut one, mut next) = (bed.client(), bed.client());
+        prepare(&mut one, "s", DATE);
+        next.ok("SET DateStyle = 'SQL, DMY'");
+        one.send(&[run("SELECT 1"), parse(name, DATE), sync()].concat());
+        one.until_ready();
+        one.send(&[frame(b'X', &[])].concat());
+        one.until_end();
+        let named = [bind("", name), execute("", 0), sync()].concat();
+        assert_eq!(next.word(&named), "E[26000]ZI", "{name}");
     }
 }
