@@ -33,6 +33,8 @@ pub struct Backend {
     /// must not run anything of another session (POSTGRES.md 10).
     cancels: Cell<u32>,
     ended: Notify,
+    /// What the session that used it last was told as its pid; 0 for none.
+    user: Cell<i32>,
 }
 
 impl Backend {
@@ -43,7 +45,20 @@ impl Backend {
             key,
             cancels: Cell::new(0),
             ended: Notify::new(),
+            user: Cell::new(0),
         }
+    }
+
+    /// The session that was told this pid has it now.
+    #[inline]
+    pub fn set_user(&self, pid: i32) {
+        self.user.set(pid);
+    }
+
+    /// The pid of the session that used it last, if `other` is of the same node, where it is known by `pid`.
+    pub(super) fn user_of(&self, other: &Backend, pid: i32) -> Option<i32> {
+        let is_it = self.pid == pid && self.target.name == other.target.name;
+        (is_it && self.user.get() != 0).then(|| self.user.get())
     }
 
     pub fn is_being_cancelled(&self) -> bool {

@@ -298,6 +298,7 @@ impl Pool {
 
     fn dialled(self: &Rc<Self>, mut server: Box<Server>) {
         *self.backoff.borrow_mut() = None;
+        self.shared.note_backend(&server.backend);
         server.fresh_as_of(&self.view.borrow().freshness);
         if self.is_current(&server) {
             self.remember_welcome(&mut server);
@@ -455,6 +456,7 @@ impl Pool {
     pub(super) fn adopt(self: &Rc<Self>, server: impl FnOnce(Open) -> Box<Server>) {
         let server = server(Open::new(&self.open));
         if self.is_current(&server) {
+            self.shared.note_backend(&server.backend);
             self.give(server);
         } else {
             server.close();

@@ -81,6 +81,17 @@ pub struct Shared {
     map: RefCell<HashMap<Arc<Profile>, Vec<Rc<Pool>>>>,
     /// What servers said at their logins, each once: a session that goes from one to the other compares pointers.
     welcomes: RefCell<Vec<Weak<Parameters>>>,
+    /// Of all open servers.
+    backends: RefCell<Vec<Weak<Backend>>>,
+}
+
+impl Shared {
+    /// The worker has one server more.
+    pub(super) fn note_backend(&self, backend: &Rc<Backend>) {
+        let mut backends = self.backends.borrow_mut();
+        backends.retain(|known| known.strong_count() > 0);
+        backends.push(Rc::downgrade(backend));
+    }
 }
 
 /// What a reload may change.
@@ -361,12 +372,21 @@ impl Pools {
             observer,
             map: RefCell::default(),
             welcomes: RefCell::default(),
+            backends: RefCell::default(),
         });
         Pools { shared }
     }
 
     pub fn now(&self) -> Instant {
         self.shared.now()
+    }
+
+    /// What the session was told as its pid that last used the server which is known by `pid` on the node of `asking`: who sent
+    /// a notification. None for a server of another worker, or of none.
+    pub fn sender(&self, asking: &Backend, pid: i32) -> Option<i32> {
+        let backends = self.shared.backends.borrow();
+        let mut open = backends.iter().filter_map(Weak::upgrade);
+        open.find_map(|backend| backend.user_of(asking, pid))
     }
 
     pub fn settings(&self) -> Settings {

@@ -247,14 +247,14 @@ impl Session {
         Ok(())
     }
 
-    /// A session knows its own notifications by the pid that it was given at its login.
+    /// A session knows who sent a notification by the pid that the sender, or it itself, was given at its login.
     fn notified(&mut self, frame: Frame) {
         let pid = Cursor::new(self.reply_body(frame)).i32().ok();
-        if let (Link::Held { server, .. }, Some(key)) = (&self.link, &self.key)
-            && pid == Some(server.backend.pid)
+        if let (Link::Held { server, .. }, Some(pid)) = (&self.link, pid)
+            && let Some(told) = self.context.pools.sender(&server.backend, pid)
             && let Some(buffer) = &mut self.to_client
         {
-            buffer.patch(HEADER_LEN, &key.0.to_be_bytes());
+            buffer.patch(HEADER_LEN, &told.to_be_bytes());
         }
         self.show(frame, Show::Client);
     }

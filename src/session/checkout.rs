@@ -94,6 +94,10 @@ impl Session {
             self.begin_visit(&mut server, &pool);
         }
         self.begin_to_keep();
+        // A session that has not been told a pid yet will be told the server's own.
+        server
+            .backend
+            .set_user(self.key.as_ref().map_or(0, |key| key.0));
         self.entry.hold(Some(server.backend.clone()));
         self.entry
             .set_activity(Activity::Active, self.context.pools.now());

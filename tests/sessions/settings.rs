@@ -383,7 +383,7 @@ fn what_is_left_while_the_server_is_being_asked_keeps_it() {
 }
 
 #[test]
-fn a_session_knows_its_own_notifications_by_the_pid_of_its_login() {
+fn a_session_knows_the_senders_of_notifications_by_the_pids_of_their_logins() {
     let bed = Bed::new(2);
     let (mut client, mut other) = (bed.client(), bed.client());
     client.ok("LISTEN ear");
@@ -397,7 +397,16 @@ fn a_session_knows_its_own_notifications_by_the_pid_of_its_login() {
     other.ok("NOTIFY ear, 'theirs'");
     let told = client.next();
     assert_eq!(told.tag, b'A');
-    assert_ne!(told.body[..4], client.pid.to_be_bytes());
+    assert_eq!(told.body[..4], other.pid.to_be_bytes());
+    // Who connects past the proxy has the server's own.
+    let mut direct = bed.direct();
+    direct.ok("NOTIFY ear, 'direct'");
+    assert_eq!(client.next().body[..4], direct.pid.to_be_bytes());
+    // The listener asks last, when the sender has gone.
+    let pid = other.pid;
+    other.ok("NOTIFY ear, 'last'");
+    other.cut();
+    assert_eq!(client.next().body[..4], pid.to_be_bytes());
 }
 
 #[test]
