@@ -44,6 +44,8 @@ pub(super) struct Named {
     pub differs_in: Option<u64>,
     /// What the same words are where they were read under other settings.
     pub elsewhere: Option<Rc<Named>>,
+    /// In the order of the client's Parses, from 1; 0 before it has a name.
+    number: u32,
 }
 
 impl Named {
@@ -56,6 +58,7 @@ impl Named {
             told: None,
             differs_in: None,
             elsewhere: None,
+            number: 0,
         }
     }
 
@@ -146,6 +149,8 @@ pub(super) struct Prepared(Option<Box<Book>>);
 #[derive(Debug, Default)]
 struct Book {
     names: HashMap<Box<[u8]>, Named>,
+    /// Of the latest.
+    number: u32,
     bytes: usize,
     unsettled: VecDeque<Unsettled>,
     last_ticket: u32,
@@ -222,9 +227,14 @@ impl Prepared {
     }
 
     /// Says what the name stood for.
-    pub fn insert(&mut self, name: &[u8], named: Named) -> Option<Named> {
+    pub fn insert(&mut self, name: &[u8], mut named: Named) -> Option<Named> {
         let book = self.book_mut();
         book.bytes += cost(name, &named);
+        // What is put back keeps its place.
+        if named.number == 0 {
+            book.number = book.number.wrapping_add(1);
+            named.number = book.number;
+        }
         let before = book.names.insert(key(name).into(), named);
         book.bytes -= before.as_ref().map_or(0, |before| cost(name, before));
         before
@@ -354,12 +364,14 @@ impl Prepared {
         }
     }
 
-    /// The server is to know them by their own names from now on: these.
-    pub fn turn_native(&mut self) -> HashMap<Box<[u8]>, Named> {
+    /// The server is to know them by their own names from now on: these, oldest first, as pg_prepared_statements shows them.
+    pub fn turn_native(&mut self) -> Vec<(Box<[u8]>, Named)> {
         let book = self.book_mut();
         book.naming = Naming::Native;
         book.bytes = 0;
-        std::mem::take(&mut book.names)
+        let mut names: Vec<_> = std::mem::take(&mut book.names).into_iter().collect();
+        names.sort_unstable_by_key(|(_, named)| named.number);
+        names
     }
 
     /// The server is being asked what that content is.

@@ -312,6 +312,11 @@ fn sql_sees_the_sessions_statements_by_their_names_and_no_others() {
         &bed,
         steps![start(); query(list); execute_named("a"); query(list)],
     );
+    let by_age = "SELECT name FROM pg_prepared_statements ORDER BY prepare_time";
+    let many: Vec<_> = (0..20)
+        .map(|n| parse(&format!("n{}", n * 7 % 20), "SELECT 1"))
+        .collect();
+    same_as_direct(&bed, steps![many.concat(), sync(); query(by_age)]);
     same_as_direct(
         &bed,
         steps![
