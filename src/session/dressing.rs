@@ -5,18 +5,20 @@
 //! anything in it fails, the COMMIT is never read, and the server is left in a failed transaction, where it refuses
 //! whatever is not the end of one. Behind the query goes therefore only what ends no transaction, and only if the
 //! settings that are changed do not decide how we read it ourselves; all else waits for the server's word. A failure
-//! ends the session, and the server is closed.
+//! ends the session, and the server is closed. Not so where a CancelRequest or a limit of time has hit the query: that
+//! was meant for the client's statement, which fails as if it had been hit itself ([`super::lost`]).
 
 use super::{
     Link, Session,
-    outcome::Flight,
+    outcome::{Flight, Ties},
     relay::{ServerEnd, Step},
     statement::{self, Control, Statement},
+    visit::Extent,
 };
 use crate::{
     error::{Error, Kind},
     topology::Evidence,
-    wire::{frame::Frame, frontend, report::Report},
+    wire::{TransactionStatus, frame::Frame, frontend, report::Report},
 };
 
 /// Settings that decide how we read a client's texts.
@@ -32,6 +34,8 @@ pub(super) enum Dressing {
     MayBeFollowed,
     /// Something of the client's was.
     Followed,
+    /// The same, and the server was cancelled: its status will tell whether it refuses what followed.
+    Cancelled,
 }
 
 impl Session {
@@ -72,13 +76,14 @@ impl Session {
     /// The server is being dressed, and has been sent nothing of the client's.
     #[inline]
     pub(super) fn is_only_dressing(&self) -> bool {
-        self.dressing != Dressing::Followed && self.is_dressing()
+        let is_followed = matches!(self.dressing, Dressing::Followed | Dressing::Cancelled);
+        !is_followed && self.is_dressing()
     }
 
     /// Whether a client's message waits until its server is dressed, by its type alone. A text may have to wait all the
     /// same.
     pub(super) fn waits_to_be_dressed(&self, frame: Frame) -> bool {
-        let may_follow = self.dressing != Dressing::Alone
+        let may_follow = matches!(self.dressing, Dressing::MayBeFollowed | Dressing::Followed)
             && matches!(
                 frame.tag,
                 b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'S' | b'H'
@@ -109,6 +114,42 @@ impl Session {
             self.report_evidence(Evidence::from_sqlstate(&sqlstate));
             return Ok(());
         }
+        if sqlstate == *b"57014" && self.survives_cancel() {
+            return match self.dressing {
+                Dressing::Followed => {
+                    self.dressing = Dressing::Cancelled;
+                    Ok(())
+                }
+                _ => Err(Step::ServerEnded(ServerEnd::Cancelled)),
+            };
+        }
+        Err(self.not_dressed(&sqlstate))
+    }
+
+    /// Whether the session can go on where what it has sent was not executed.
+    fn survives_cancel(&self) -> bool {
+        let has_ended_piece = self.visit().is_some_and(|v| v.extent == Extent::PieceEnded);
+        self.ties() == Ties::None && !has_ended_piece
+    }
+
+    /// A query that sets the session's settings is over.
+    pub(super) fn dressing_ended(&mut self) -> Result<(), Step> {
+        if self.dressing != Dressing::Cancelled {
+            if !self.is_dressing() {
+                self.tell_parameters();
+            }
+            return Ok(());
+        }
+        match &self.link {
+            Link::Held { server, .. } if server.pipeline.status() == TransactionStatus::Failed => {
+                Err(Step::ServerEnded(ServerEnd::Cancelled))
+            }
+            // It was hit before its BEGIN: what followed may be executed.
+            _ => Err(self.not_dressed(b"57014")),
+        }
+    }
+
+    fn not_dressed(&self, sqlstate: &[u8; 5]) -> Step {
         let name = match &self.link {
             Link::Held { pool, .. } => pool.view().config.name.clone(),
             _ => String::new(),
@@ -120,8 +161,8 @@ impl Session {
         )
         .detail(format!(
             "the server refused them with SQLSTATE {}",
-            String::from_utf8_lossy(&sqlstate)
+            String::from_utf8_lossy(sqlstate)
         ));
-        Err(Step::ServerEnded(ServerEnd::Broke(error)))
+        Step::ServerEnded(ServerEnd::Broke(error))
     }
 }

@@ -95,6 +95,11 @@ impl Session {
                 tracing::warn!(%error, "closed a server");
                 Verdict::Ended(error)
             }
+            ServerEnd::Cancelled => {
+                self.tell_loss(&node.config.name, &end);
+                self.unsettled = None;
+                return self.survive_cancel(&pipeline).await;
+            }
             ServerEnd::Gone(_) => {
                 self.tell_loss(&node.config.name, &end);
                 self.outcome(&pipeline, place, Cause::Ended)
@@ -121,6 +126,7 @@ impl Session {
             }
             ServerEnd::GivenUp(cause) => tracing::debug!(node, ?cause, "gave a server up"),
             ServerEnd::Broke(error) => tracing::warn!(node, %error, "closed a server"),
+            ServerEnd::Cancelled => tracing::debug!(node, "closed a server cancelled too early"),
             ServerEnd::ShutDown(_) => {}
         }
     }
@@ -200,6 +206,19 @@ impl Session {
         }
         self.abandon_unsent();
         self.fail_transaction(error, pipeline);
+        true
+    }
+
+    /// The same, of a server that executed nothing and has said nothing for the client.
+    async fn survive_cancel(&mut self, pipeline: &Pipeline) -> bool {
+        if let Some(buffer) = &mut self.to_client {
+            buffer.discard(buffer.unseen().len());
+        }
+        if self.flush_client().await.is_err() {
+            return false;
+        }
+        self.abandon_unsent();
+        self.fail_cancelled(pipeline);
         true
     }
 

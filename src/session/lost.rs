@@ -73,6 +73,29 @@ impl Session {
         self.link = Link::Lost(Box::new(lost));
     }
 
+    /// A cancel has hit the settings before what was sent behind them, as `pipeline` owes it: that fails of it, or if
+    /// nothing was, the client's next message.
+    pub(super) fn fail_cancelled(&mut self, pipeline: &Pipeline) {
+        self.flight = Flight::Nothing;
+        self.end_keeping();
+        let error = Error::client(
+            Kind::Cancelled,
+            "canceling statement while the session's settings were set on its server",
+        );
+        if pipeline.owed_to_client() == 0 {
+            return self.refuse_next(error);
+        }
+        self.context.counters.count_error(error.kind);
+        for _ in 0..pipeline.owed_ready() {
+            report::error_response(&mut self.out, &error, Some(Severity::Error));
+            backend::ready_for_query(&mut self.out, TransactionStatus::Idle.as_byte());
+        }
+        if pipeline.has_open_batch() {
+            report::error_response(&mut self.out, &error, Some(Severity::Error));
+            self.skip_to_sync();
+        }
+    }
+
     /// The client was told an error, and no server is held: it is owed nothing up to its Sync.
     pub(super) fn skip_to_sync(&mut self) {
         self.link = Link::Lost(Box::new(Lost {

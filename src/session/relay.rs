@@ -45,6 +45,8 @@ pub(super) enum ServerEnd {
     Broke(Error),
     /// Its connection may still live, but what it says no longer counts, or will never come.
     GivenUp(Cause),
+    /// It was cancelled while it was set to the session's settings, and refuses what was sent behind them.
+    Cancelled,
 }
 
 /// Why the session ends.

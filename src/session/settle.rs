@@ -205,8 +205,7 @@ impl Session {
         if frame.tag == b'Z' {
             match self.question.take() {
                 Some(question) => self.answered(*question),
-                None if !self.is_dressing() => self.tell_parameters(),
-                None => {}
+                None => self.dressing_ended()?,
             }
         }
         Ok(())

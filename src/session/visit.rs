@@ -331,7 +331,10 @@ impl Session {
         match end {
             ServerEnd::Gone(_) => !self.suspect() && self.repeats(Some(Again::Replica)),
             ServerEnd::GivenUp(Cause::Silent) => self.repeats(Some(Again::Elsewhere)),
-            ServerEnd::GivenUp(_) | ServerEnd::Broke(_) | ServerEnd::ShutDown(_) => false,
+            ServerEnd::GivenUp(_)
+            | ServerEnd::Broke(_)
+            | ServerEnd::ShutDown(_)
+            | ServerEnd::Cancelled => false,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     bed::{Bed, USER, wait_until},
-    raw::{Client, cancel, query, run, sync, word},
+    raw::{Client, cancel, flush, parse, query, run, sync, word},
 };
 
 #[test]
@@ -110,4 +110,50 @@ fn a_cancel_ends_the_wait_for_a_server_and_nothing_else() {
     assert_eq!(word(&waiter.until_ready()), "E[57014]ZI");
     holder.ok("COMMIT");
     assert_eq!(waiter.value("SELECT 2"), "2");
+}
+
+#[test]
+fn a_cancel_that_hits_the_settings_before_a_statement_fails_that_and_keeps_the_session() {
+    let bed = Bed::new(1);
+    bed.sql("SET ROLE app; CREATE TABLE t (i int)");
+    let mut client = bed.client();
+    client.ok("SET default_text_search_config = 'german'");
+    assert_eq!(client.value("SELECT 1"), "1");
+    bed.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()");
+    wait_until("no server", || bed.servers() == 0);
+    // A new server does not know the setting's value, and waits for the lock to look it up.
+    let mut locker = Client::connect(bed.server_addr(), &bed.database, "postgres");
+    locker.ok("BEGIN");
+    locker.ok("LOCK TABLE pg_catalog.pg_ts_config IN ACCESS EXCLUSIVE MODE");
+    let insert = "INSERT INTO t VALUES (1)";
+    let in_batch = [run(insert), sync()].concat();
+    for (message, expected) in [
+        (query(insert), &["E[57014]ZI"][..]),
+        (in_batch.clone(), &["E[57014]ZI"]),
+        ([query(insert), in_batch].concat(), &["E[57014]ZI"; 2]),
+        // It waits for the settings.
+        (query("ROLLBACK"), &["E[57014]ZI"]),
+        // Its Sync comes later.
+        ([parse("", insert), flush()].concat(), &["E[57014]"]),
+    ] {
+        client.send(&message);
+        wait_until("it is being dressed", || {
+            bed.count("wait_event_type = 'Lock'") == 1
+        });
+        cancel(bed.addr, client.pid, &client.key);
+        for expected in expected {
+            let replies = match expected.ends_with("ZI") {
+                true => client.until_ready(),
+                false => vec![client.next()],
+            };
+            assert_eq!(word(&replies), *expected, "{}", message.escape_ascii());
+        }
+    }
+    assert_eq!(client.word(&sync()), "ZI");
+    locker.ok("ROLLBACK");
+    assert_eq!(
+        client.value("SHOW default_text_search_config"),
+        "pg_catalog.german"
+    );
+    assert_eq!(client.value("SELECT count(*) FROM t"), "0");
 }
