@@ -397,8 +397,57 @@ impl Context {
     }
 }
 
-/// Two draws for [`balance::choose`] that go round evenly: bits of a counter in reverse (van der Corput's sequence), so
-/// that two equal replicas are drawn in turn.
+/// Two draws for [`balance::choose`] that go round evenly but not in turn: what draws at a steady beat would else always come to
+/// the same replica.
+///
+/// Bits of a counter in reverse (van der Corput's sequence), so that of two equal replicas each has one of every two turns and
+/// of four each one of every four; which one comes first is scrambled: no operation here lets a bit depend on a higher one, which
+/// in the counter is a lower one.
 fn spread(turn: u32) -> [u32; 2] {
-    [turn.reverse_bits(), turn.wrapping_mul(0x9e37_79b9)]
+    let mut first = turn.reverse_bits();
+    // Of the square roots of 2, 3 and 5, made even where a step could not be undone else: every draw has one turn.
+    for factor in [0x6a09_e666, 0xbb67_ae84, 0x3c6e_f372] {
+        first ^= first.wrapping_mul(factor);
+        first = first.wrapping_mul(0x9e37_79b9).wrapping_add(factor);
+    }
+    [first, turn.wrapping_mul(0x9e37_79b9)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of so many equal replicas is drawn.
+    fn drawn(turn: u32, of: u64) -> u64 {
+        (u64::from(spread(turn)[0]) * of) >> 32
+    }
+
+    #[test]
+    fn equal_replicas_are_drawn_equally_often_in_every_round() {
+        for of in [2, 4, 8] {
+            for round in 0..1000 {
+                let turns = (0..of as u32).map(|i| round * of as u32 + i);
+                let mut all: Vec<_> = turns.map(|turn| drawn(turn, of)).collect();
+                all.sort_unstable();
+                assert!(all.into_iter().eq(0..of), "{of}, {round}");
+            }
+        }
+        let first_of_three = (0..3000).filter(|turn| drawn(*turn, 3) == 0).count();
+        assert!((990..1010).contains(&first_of_three), "{first_of_three}");
+    }
+
+    #[test]
+    fn whoever_draws_at_a_steady_beat_comes_to_every_replica() {
+        for beat in 1..=16 {
+            for from in 0..beat {
+                for of in [2, 3] {
+                    let turns = (0..1000).map(|i| from + i * beat);
+                    let first = turns.filter(|turn| drawn(*turn, of) == 0).count();
+                    let fair = 1000 / of as usize;
+                    let wide = fair - 100..fair + 100;
+                    assert!(wide.contains(&first), "{beat}, {from}, {of}: {first}");
+                }
+            }
+        }
+    }
 }
