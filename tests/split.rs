@@ -18,6 +18,8 @@ mod proxied;
 #[allow(dead_code)] // not all of it is needed here
 #[path = "sessions/raw.rs"]
 mod raw;
+#[path = "split/refused.rs"]
+mod refused;
 #[path = "split/ruled.rs"]
 mod ruled;
 

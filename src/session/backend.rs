@@ -6,6 +6,7 @@ use super::{
     Link, Session,
     marks::Sets,
     outcome::{Cause, Flight, Place, Ties},
+    readonly::WRITE_HINT,
     registry::Activity,
     relay::{ServerEnd, Step},
     schema::SchemaTrace,
@@ -38,9 +39,6 @@ const MAX_DESCRIPTION: usize = 64 * 1024;
 const MAX_DROPPED: usize = HEADER_LEN + 15;
 /// ParameterStatus is looked at whole: the longest frame that `wire::frame` lets pass.
 const MAX_PARAMETER: usize = 30_001;
-
-/// Added to PostgreSQL's own refusal on a replica listener.
-const WRITE_HINT: &str = "This port reads from replicas: connect to the primary's port to write.";
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)

@@ -25,7 +25,7 @@ use crate::{
         settings::Settings,
     },
     topology::{Moment, Role},
-    wire::backend,
+    wire::{backend, frame::Frame},
 };
 
 /// Pause before a read that must not go to the primary looks for a fresh replica again.
@@ -37,12 +37,15 @@ const MEASURE_PAUSES: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Session {
-    /// Takes a server that is idle just now.
+    /// Takes a server that is idle just now for `frame`, if that needs one.
     ///
     /// # Errors
     /// `Step::WantsServer`: there is none, and the session must wait for one.
-    pub(super) fn take_idle_server(&mut self) -> std::result::Result<(), Step> {
+    pub(super) fn take_idle_server(&mut self, frame: Frame) -> std::result::Result<(), Step> {
         let aim = self.take_aim();
+        if self.refuses_write(frame) {
+            return Ok(());
+        }
         let pool = self
             .context
             .choose(&self.identity, &self.listener, aim)

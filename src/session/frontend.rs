@@ -87,7 +87,7 @@ impl Session {
                             continue;
                         }
                     }
-                    self.take_idle_server()?;
+                    self.take_idle_server(frame)?;
                 }
                 Link::Held { .. } if frame.tag == b'X' => {
                     return self.once_answered(End::ClientGone);
@@ -411,7 +411,7 @@ impl Session {
 
     /// A Query's text ends where the message does, as far as that is looked at.
     #[inline]
-    fn is_text_malformed(&self, frame: Frame) -> bool {
+    pub(super) fn is_text_malformed(&self, frame: Frame) -> bool {
         match memchr::memchr(0, self.body(frame)) {
             Some(at) => at + 1 + HEADER_LEN != frame.len,
             None => frame.len <= MAX_TEXT,

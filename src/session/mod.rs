@@ -34,6 +34,7 @@ mod own;
 mod parsing;
 mod pins;
 mod prepared;
+mod readonly;
 pub mod registry;
 mod relay;
 mod replication;

@@ -9,6 +9,7 @@
 //!
 //! What is not understood goes to the primary. Pure, like all of [`super`].
 
+mod command;
 mod hint;
 mod named;
 mod scan;
@@ -28,6 +29,7 @@ use super::{
     lexer::Token,
     parse,
 };
+pub use command::command_of_write;
 use hint::{Hint, hint};
 use scan::{Known, Scan};
 pub use within::may_run_within;

@@ -350,7 +350,11 @@ pub(super) fn first_word(text: &[u8], context: &Context) -> Option<Keyword> {
     Keyword::of(first.text(text))
 }
 
-fn words<'t>(text: &'t [u8], context: &Context) -> impl Iterator<Item = Option<Keyword>> + 't {
+/// Its key words; None for whatever else there is.
+pub(super) fn words<'t>(
+    text: &'t [u8],
+    context: &Context,
+) -> impl Iterator<Item = Option<Keyword>> + 't {
     let lexer = Lexer::new(text, context.standard_conforming_strings);
     lexer.map(|token| match token.kind {
         TokenKind::Word => Keyword::of(token.text(text)),

@@ -118,6 +118,40 @@ fn what_is_no_proven_read_stays_on_the_primary_and_says_why() {
 }
 
 #[test]
+fn writes_have_the_names_that_postgresql_refuses_them_by() {
+    for (text, name) in [
+        ("insert into t values (1)", Some("INSERT")),
+        ("/* x */ UPDATE t set a = 1", Some("UPDATE")),
+        ("truncate t", Some("TRUNCATE TABLE")),
+        ("create table t (a int)", Some("CREATE TABLE")),
+        (
+            "create table t (a int, b int generated always as (a) stored)",
+            Some("CREATE TABLE"),
+        ),
+        (
+            "create unlogged table t (a) as select 1",
+            Some("CREATE TABLE AS"),
+        ),
+        ("create or replace view v as select 1", Some("CREATE VIEW")),
+        ("drop materialized view v", Some("DROP MATERIALIZED VIEW")),
+        ("explain insert into t values (1)", None),
+        ("explain analyze delete from t", None),
+        ("with w as (select 1) insert into t select 1", None),
+        ("(insert into t values (1))", None),
+        ("\"insert\" into t values (1)", None),
+        ("prepare p as insert into t values (1)", None),
+        ("copy t from stdin", None),
+        ("create recursive view v (a) as select 1", None),
+        ("create event trigger e on x execute function f()", None),
+        ("drop", None),
+        ("", None),
+    ] {
+        let found = command_of_write(text.as_bytes(), &Context::default());
+        assert_eq!(found.as_deref(), name, "{text}");
+    }
+}
+
+#[test]
 fn a_hint_makes_up_for_a_missing_proof_but_not_for_a_write() {
     for (text, place, reason) in [
         (
