@@ -281,9 +281,9 @@ impl Local {
 
     fn sweep(&self) {
         self.context.pools.sweep();
-        let registry = &self.context.registry;
-        registry.report_long_pins(LONG_PIN, Instant::now());
-        registry.look_at_peers();
+        self.context
+            .registry
+            .report_long_pins(LONG_PIN, Instant::now());
     }
 
     fn follow(&self, topology: &Arc<Topology>, followed: &AtomicU64) {

@@ -9,15 +9,6 @@ use std::{
     },
 };
 
-use nix::libc;
-use socket2::{SockFilter, SockRef};
-
-/// The kernel drops whatever comes for this socket, as a network might: nothing is acknowledged, nothing is refused.
-pub fn cut_off(stream: &TcpStream) {
-    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
-    SockRef::from(stream).attach_filter(&[drop_all]).unwrap();
-}
-
 /// Bytes of a write when nothing is split.
 const WHOLE: usize = 64 * 1024;
 
@@ -59,11 +50,6 @@ impl Forwarder {
     /// From now on every write is of so many bytes, in a segment of its own.
     pub fn split(&self, piece: usize) {
         self.shared.piece.store(piece, SeqCst);
-    }
-
-    /// Nothing reaches the present connections any more, and none of them ends; new ones are forwarded as before.
-    pub fn cut_off(&self) {
-        self.shared.streams.lock().unwrap().iter().for_each(cut_off);
     }
 
     /// Ends every connection; new ones are forwarded as before.

@@ -30,7 +30,6 @@ mod prepared;
 mod relay;
 mod reread;
 mod settings;
-mod silent;
 mod split;
 mod vanish;
 mod waiting;
