@@ -77,8 +77,12 @@ impl Batch {
 struct Reader<'s> {
     session: &'s Session,
     batch: Batch,
-    /// Names of the statements that it has parsed, all of them proven reads; the empty one among them.
-    parsed: Vec<&'s [u8]>,
+    /// Names of the statements that it has parsed, all of them proven reads. A batch without names allocates nothing.
+    named: Vec<&'s [u8]>,
+    /// The one without a name among them.
+    has_unnamed: bool,
+    /// How many it has parsed.
+    parsed: usize,
     /// Bytes of those messages.
     parsed_len: usize,
     /// How many statements were bound.
@@ -94,7 +98,9 @@ impl Session {
         let mut reader = Reader {
             session: self,
             batch: Batch::default(),
-            parsed: Vec::new(),
+            named: Vec::new(),
+            has_unnamed: false,
+            parsed: 0,
             parsed_len: 0,
             bound: 0,
             opens: false,
@@ -184,21 +190,26 @@ impl<'s> Reader<'s> {
             return false;
         };
         self.parsed_len += frame.len;
-        self.may_be_parsed(name, frame.len) && self.reads_text(text) && {
-            self.parsed.push(name);
-            true
+        if !self.may_be_parsed(name, frame.len) || !self.reads_text(text) {
+            return false;
         }
+        self.parsed += 1;
+        match name {
+            b"" => self.has_unnamed = true,
+            _ => self.named.push(name),
+        }
+        true
     }
 
     /// What cannot be carried keeps its server, which must not be a replica's.
     fn may_be_parsed(&self, name: &[u8], len: usize) -> bool {
         let prepared = &self.session.prepared;
         match name {
-            _ if len >= MAX_TEXT || self.parsed.len() >= MAX_PARSED => false,
+            _ if len >= MAX_TEXT || self.parsed >= MAX_PARSED => false,
             b"" => len <= MAX_KEPT,
             _ => {
                 let is_plain = name.is_ascii() && !name.starts_with(PREFIX);
-                is_plain && !prepared.is_full_with(self.parsed.len() + 1, self.parsed_len)
+                is_plain && !prepared.is_full_with(self.parsed + 1, self.parsed_len)
             }
         }
     }
@@ -225,7 +236,7 @@ impl<'s> Reader<'s> {
 
     /// The first statement may begin a read-only transaction.
     fn opens_by(&mut self, statement: &Statement) -> bool {
-        let is_first = self.bound == 0 && self.parsed.is_empty() && !self.opens;
+        let is_first = self.bound == 0 && self.parsed == 0 && !self.opens;
         self.opens |= is_first && !self.session.is_opening() && self.session.may_open(statement);
         self.opens && is_first
     }
@@ -241,7 +252,8 @@ impl<'s> Reader<'s> {
     /// A statement of this batch or an earlier one.
     fn reads_named(&mut self, name: &[u8]) -> bool {
         match name {
-            _ if self.parsed.contains(&name) => true,
+            b"" if self.has_unnamed => true,
+            _ if self.named.contains(&name) => true,
             _ if self.opens_by_name(name) => true,
             b"" => self.session.is_read_unnamed(&mut self.batch),
             _ => self.session.is_read_named(name, &mut self.batch),
