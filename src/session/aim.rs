@@ -141,7 +141,8 @@ impl Session {
         let is_proven = batch.is_proven();
         let splits = is_split || self.listener.writes == Writes::Primary;
         self.look_for_min_lsn();
-        let need = match is_split && is_proven {
+        let is_repeated = self.split.as_ref().is_some_and(|s| s.again.is_some());
+        let need = match is_split && (is_proven || is_repeated) {
             true => self.need(),
             false => Need::default(),
         };
@@ -150,15 +151,17 @@ impl Session {
         let Some(split) = &mut self.split else {
             return Aim::Listener;
         };
-        split.aim = match (is_proven, split.again) {
+        let prefers_primary = stays || split.min_lsn.is_some();
+        split.aim = match (is_proven, &split.again) {
+            // Whatever has become of its proof: it must not end the primary.
+            (_, Some(before)) if is_split && before.again == Again::Replica => Aim::Replica(need),
+            (_, Some(before)) if !splits => Aim::Other(before.generation),
             (false, _) if splits => Aim::Primary,
-            (true, None) if is_split && (stays || split.min_lsn.is_some()) => Aim::Primary,
-            (false, _) => Aim::Listener,
-            (true, Some((Again::Replica, _))) if is_split => Aim::Replica(need),
-            (true, Some((Again::Primary, _))) if is_split => Aim::Primary,
+            (true, None) if is_split && prefers_primary => Aim::Primary,
+            (true, Some(before)) if is_split && before.again == Again::Primary => Aim::Primary,
             (true, _) if is_split => Aim::Fresh(need),
-            (true, Some((_, generation))) => Aim::Other(generation),
-            (true, None) => Aim::Listener,
+            (_, Some(before)) => Aim::Other(before.generation),
+            (_, None) => Aim::Listener,
         };
         split.visitable = if is_proven { batch.len } else { 0 };
         split.proof = batch.proof;
@@ -229,7 +232,7 @@ impl Session {
             as_of,
             elsewhere,
             last: split.last.0,
-            without: split.again.map_or(0, |(_, generation)| generation),
+            without: split.again.map_or(0, |before| before.generation),
             max_staleness: reads.max_staleness,
             is_worth_waiting: split.patience.is_over(),
         }

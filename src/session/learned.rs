@@ -31,10 +31,19 @@ pub struct Learned {
     /// Replicas have refused what was taken for reads.
     refuted: RefCell<HashSet<u64>>,
     /// A replica has ended without a word while these ran.
-    suspects: RefCell<HashMap<u64, Suspicion>>,
+    suspects: RefCell<HashMap<Batch, Suspicion>>,
 }
 
+/// A batch, as a worker remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Batch(u64);
+
 impl Learned {
+    /// To be named when it is no longer at hand.
+    pub fn batch(&self, bytes: &[u8]) -> Batch {
+        Batch(self.keys.hash_one(bytes))
+    }
+
     /// The batch is no read, whatever it was proven to be.
     pub fn refute(&self, batch: &[u8]) {
         let mut refuted = self.refuted.borrow_mut();
@@ -61,22 +70,21 @@ impl Learned {
 
     /// Whether another node than that of `generation` has ended before while the batch ran; from now on this one has. A
     /// node that ends takes all with it that it was asked: one end is no more than one suspicion.
-    pub fn suspect(&self, batch: &[u8], generation: u64, now: Instant) -> bool {
+    pub fn suspect(&self, batch: Batch, generation: u64, now: Instant) -> bool {
         let mut suspects = self.suspects.borrow_mut();
         if suspects.len() >= MAX_KNOWN {
             suspects.clear();
         }
         let since = now;
-        let before = suspects.insert(self.keys.hash_one(batch), Suspicion { since, generation });
+        let before = suspects.insert(batch, Suspicion { since, generation });
         before.is_some_and(|it| {
             it.generation != generation && now.saturating_duration_since(it.since) < SUSPICION
         })
     }
 
     /// A node has answered the batch and lives.
-    pub fn absolve(&self, batch: &[u8]) {
-        let mut suspects = self.suspects.borrow_mut();
-        suspects.remove(&self.keys.hash_one(batch));
+    pub fn absolve(&self, batch: Batch) {
+        self.suspects.borrow_mut().remove(&batch);
     }
 }
 
@@ -87,19 +95,21 @@ mod tests {
     #[test]
     fn a_batch_is_suspected_when_a_second_node_ends_within_the_hour() {
         let (learned, now) = (Learned::default(), Instant::now());
-        assert!(!learned.suspect(b"a", 1, now));
-        assert!(!learned.suspect(b"b", 1, now));
-        assert!(learned.suspect(b"a", 2, now + SUSPICION / 2));
-        assert!(!learned.suspect(b"b", 2, now + SUSPICION));
+        let (a, b) = (learned.batch(b"a"), learned.batch(b"b"));
+        assert!(!learned.suspect(a, 1, now));
+        assert!(!learned.suspect(b, 1, now));
+        assert!(learned.suspect(a, 2, now + SUSPICION / 2));
+        assert!(!learned.suspect(b, 2, now + SUSPICION));
     }
 
     #[test]
     fn who_ran_when_a_node_ended_is_one_of_many_and_free_once_another_has_answered() {
         let (learned, now) = (Learned::default(), Instant::now());
-        assert!(!learned.suspect(b"a", 1, now));
-        assert!(!learned.suspect(b"a", 1, now), "two sessions, one end");
-        learned.absolve(b"a");
-        assert!(!learned.suspect(b"a", 2, now));
+        let batch = learned.batch(b"a");
+        assert!(!learned.suspect(batch, 1, now));
+        assert!(!learned.suspect(batch, 1, now), "two sessions, one end");
+        learned.absolve(batch);
+        assert!(!learned.suspect(batch, 2, now));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     ahead::Proof,
     aim::{Aim, READ, STALE, UNREADABLE},
     statement::Statement,
-    visit::{Again, Extent, Visit},
+    visit::{Again, Before, Extent, Visit},
 };
 use crate::{
     config::{Consistency, Listener, Route},
@@ -40,8 +40,8 @@ pub(super) struct Split {
     pub(super) visit: Option<Visit>,
     /// The BEGIN of a read-only transaction that waits for its first statement.
     pub(super) opening: Option<Box<[u8]>>,
-    /// The batch was sent before, to the replica of this generation, and how it goes on.
-    pub(super) again: Option<(Again, u64)>,
+    /// The batch was sent before.
+    pub(super) again: Option<Before>,
     pub(super) patience: Patience,
 }
 
@@ -130,14 +130,15 @@ impl Session {
         let Some(split) = &mut self.split else {
             return;
         };
-        let again = split.again.take();
+        if let Some(before) = split.again.take()
+            && before.again == Again::Replica
+        {
+            self.context.learned.absolve(before.batch);
+        }
         if let Some(visit) = &mut split.visit {
             let lasts = visit.extent == Extent::Transaction;
             if lasts && status != TransactionStatus::Idle {
                 return;
-            }
-            if let Some((Again::Replica, _)) = again {
-                self.context.learned.absolve(visit.kept.unseen());
             }
             split.last = (visit.generation, now);
             // What was set in a transaction is asked for before the server is left.

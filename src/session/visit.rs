@@ -12,6 +12,7 @@ use super::{
     aim::{Aim, READ},
     catalogue::Reliance,
     kept::messages,
+    learned,
     outcome::Cause,
     own::explanation,
     relay::ServerEnd,
@@ -40,6 +41,16 @@ pub(super) enum Again {
     /// It may have ended its server: never on the primary.
     Replica,
 }
+
+/// Where a batch was sent first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    pub(super) again: Again,
+    /// Of the replica.
+    pub(super) generation: u64,
+    pub(super) batch: learned::Batch,
+}
+
 #[derive(Debug)]
 pub(super) struct Visit {
     /// Of the replica.
@@ -344,8 +355,9 @@ impl Session {
             return false;
         };
         let now = self.context.pools.now();
-        let (batch, generation) = (visit.kept.unseen(), visit.generation);
-        self.context.learned.suspect(batch, generation, now)
+        let learned = &self.context.learned;
+        let batch = learned.batch(visit.kept.unseen());
+        learned.suspect(batch, visit.generation, now)
     }
 
     /// Puts the visit's batch before what the client has sent since. The server is gone, or free.
@@ -356,7 +368,11 @@ impl Session {
         let Some(visit) = &mut split.visit else {
             return;
         };
-        split.again = visit.repeats.take().map(|again| (again, visit.generation));
+        split.again = visit.repeats.take().map(|again| Before {
+            again,
+            generation: visit.generation,
+            batch: self.context.learned.batch(visit.kept.unseen()),
+        });
         let left = visit.left;
         self.context.counters.repeats.one();
         if let Some(buffer) = &mut self.to_client {

@@ -14,7 +14,7 @@ use pgsluice::{
     admin::{Drained, Paused},
     config::{self, AuthMethod, Config, Listener, PoolMode, PrimaryReads, Route, Secret, User},
     proxy::Proxy,
-    topology::{Handle, Health, Topology},
+    topology::{Handle, Health, Moment, Topology},
 };
 use tokio::{
     runtime::Runtime,
@@ -37,6 +37,9 @@ pub const SPLIT: usize = 6;
 /// Which node answered, and as what.
 pub const WHERE: &str = "select current_setting('port') || \
     case when pg_is_in_recovery() then ' replica' else ' primary' end";
+
+/// A proven read, unlike [`WHERE`].
+pub const PROVEN: &str = "select 1";
 
 type Command = Box<dyn FnOnce(&mut Proxy) + Send>;
 
@@ -245,6 +248,24 @@ impl Proxied {
     pub fn wait_health(&self, name: &str, health: Health) -> Arc<Topology> {
         let what = format!("{name} {}", health.as_str());
         self.wait(&what, |t| t.node(name).is_some_and(|n| n.health == health))
+    }
+
+    /// Waits until what is read by now leaves the primary: the catalogue was read, and every replica that is up is known to
+    /// have it. Before that no batch is known to be a read, and none is sent again when its server is lost.
+    #[track_caller]
+    pub fn wait_proven(&self) {
+        let session = self.session(SPLIT);
+        let counted = "pgsluice_routed_total{reason=\"read\"}";
+        let before = self.labelled_metric(counted);
+        wait_until("a read leaves", || {
+            session.sql(PROVEN);
+            self.labelled_metric(counted) > before
+        });
+        let now = Moment::now();
+        wait_until("all are fresh", || {
+            let topology = self.topology.current();
+            topology.replicas_up().all(|n| n.freshness.as_of() >= now)
+        });
     }
 
     pub fn wait_primary(&self, name: &str) -> Arc<Topology> {

@@ -307,6 +307,7 @@ fn befall(scene: &Scene, readers: &Readers, node: &Node, fault: Fault) {
         }
     }
     scene.proxied.wait_health(name, Health::Up);
+    scene.proxied.wait_proven();
     readers.wait_reads(count);
 }
 
@@ -382,6 +383,7 @@ fn connect(node: &Node) -> Option<TcpStream> {
 fn readers_see_neither_error_nor_stale_own_read_whatever_befalls_a_replica() {
     let scene = Scene::start(Replication::Asynchronous);
     let mut readers = Readers::start(&scene);
+    scene.proxied.wait_proven();
     readers.wait_reads(reads_per_fault());
     let replicas = scene.cluster.replicas();
     for (turn, fault) in FAULTS.into_iter().enumerate() {
