@@ -142,9 +142,10 @@ impl Cut {
         }
         assert_eq!(crate::raw::word(&waiter.until_ready()), "TDCZI", "{what}");
         assert_eq!(self.bed.sql("SELECT count(*) FROM t"), "0", "{what}");
+        // A client that had to wait may have been served since, and have ended a server with what it left there.
         wait_until("no server too many, none in a transaction", || {
             let (all, idle) = (self.bed.servers(), self.bed.count("state = 'idle'"));
-            all == POOL && idle == POOL
+            all <= POOL && idle == all
         });
     }
 }
