@@ -3,6 +3,9 @@
 //! Every test has a cluster of its own: a primary and two streaming replicas. Nothing here depends on how fast the
 //! machine is, only on what comes after what.
 
+#[path = "common/forwarder.rs"]
+#[allow(dead_code)] // not every test needs all of it
+mod forwarder;
 mod nodes;
 #[path = "failover/proxied.rs"]
 mod proxied;
@@ -17,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use forwarder::{Behaviour, Direction, Forwarder};
 use nix::sys::signal::Signal;
 use nodes::{Server, installations};
 use pgsluice::topology::{Health, Topology};
@@ -79,6 +83,38 @@ fn reads_are_spread_evenly_and_by_weight() {
     let weighted = count((0..400).map(|i| sessions[i % 8].sql(WHERE)));
     assert_share(&weighted, &cluster.pg3, 55..95);
     eprintln!("{one_by_one:?} {in_one_session:?} {at_once:?} {weighted:?}");
+}
+
+#[test]
+fn a_replica_made_slow_gets_less_before_anything_queues_and_its_share_again_later() {
+    let bin = &installations()[0];
+    let mut slow = None;
+    let cluster = Cluster::start_with(bin, |config| {
+        // Probes go the same way unharmed: the node stays in rotation.
+        let forwarder = Forwarder::to_as(config.nodes[2].port, "app");
+        config.nodes[2].port = forwarder.port();
+        slow = Some(forwarder);
+    });
+    let slow = slow.unwrap();
+    let sessions: Vec<_> = (0..4).map(|_| cluster.proxied.session(READS)).collect();
+    let read = |rounds: usize| count((0..rounds * 4).map(|i| sessions[i % 4].sql(WHERE)));
+    let pg3 = is_replica_of(&cluster.pg3);
+    let share = |counts: &BTreeMap<String, usize>| {
+        let all: usize = counts.values().sum();
+        counts.get(&pg3).copied().unwrap_or(0) * 100 / all
+    };
+    read(20);
+    assert_share(&read(20), &cluster.pg3, 30..71);
+    slow.set(
+        Direction::ToClient,
+        Behaviour::Delay(Duration::from_millis(300)),
+    );
+    // One read after the other: nothing queues, and what is in flight says nothing.
+    read(5);
+    let slowed = read(20);
+    assert!(share(&slowed) < 20, "{slowed:?}");
+    slow.set(Direction::ToClient, Behaviour::Pass);
+    wait_until("pg3 has its share again", || share(&read(10)) >= 35);
 }
 
 /// Sessions that read in a loop, until they are dropped.

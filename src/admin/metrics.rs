@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     metrics::{Family, Histogram, Text},
-    topology::{Alarm, Health, NodeView, Role, Topology},
+    topology::{Alarm, Cause, Health, Moment, NodeView, Role, Topology},
 };
 
 /// Adds the snapshot's metrics to a page.
@@ -28,6 +28,7 @@ pub(super) fn write_topology(text: &mut Text, topology: &Topology) {
     write_reasons(text, topology);
     write_staleness(text, topology);
     write_numbers(text, topology);
+    write_balance(text, topology);
 }
 
 /// Adds the probes' times, per node, to a page.
@@ -122,6 +123,41 @@ fn write_numbers(text: &mut Text, topology: &Topology) {
         "Servers checked out.",
         &|node| Some(u64::from(node.load.in_flight())),
     );
+}
+
+/// What the choice among replicas goes by, beside what is in flight.
+fn write_balance(text: &mut Text, topology: &Topology) {
+    let now = Moment::now();
+    let mut latency = text.family(
+        "pgsluice_node_latency_seconds",
+        Family::Gauge,
+        "What statements take there: an average that follows slow answers faster than fast ones.",
+    );
+    for node in &topology.nodes {
+        if let Some(time) = node.load.latency(now) {
+            latency.sample(&[("node", name(node))], time.as_secs_f64());
+        }
+    }
+    let mut ejected = text.family(
+        "pgsluice_node_ejected",
+        Family::Gauge,
+        "1 while reads pass the node over since it is far slower than others, or fails.",
+    );
+    for node in &topology.nodes {
+        let is_ejected = node.load.is_ejected(now);
+        ejected.sample(&[("node", name(node))], u8::from(is_ejected));
+    }
+    let mut ejections = text.family(
+        "pgsluice_node_ejections_total",
+        Family::Counter,
+        "How often that began, and by what.",
+    );
+    for node in &topology.nodes {
+        for cause in Cause::ALL {
+            let labels = [("node", name(node)), ("cause", cause.as_str())];
+            ejections.sample(&labels, node.load.ejections(cause));
+        }
+    }
 }
 
 fn name(node: &NodeView) -> &str {

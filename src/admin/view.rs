@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use crate::topology::{Lsn, NodeView, Topology};
+use crate::topology::{Lsn, Moment, NodeView, Topology};
 
 #[derive(Debug, Serialize)]
 pub(super) struct TopologyJson<'a> {
@@ -36,6 +36,10 @@ pub(super) struct NodeJson<'a> {
     lag_bytes: Option<u64>,
     staleness_ms: Option<u64>,
     in_flight: u32,
+    /// Of statements; None while there were none.
+    latency_ms: Option<f64>,
+    /// Passed over as an outlier.
+    ejected: bool,
 }
 
 impl<'a> TopologyJson<'a> {
@@ -52,6 +56,7 @@ impl<'a> TopologyJson<'a> {
 
 impl<'a> NodeJson<'a> {
     pub fn new(topology: &Topology, node: &'a NodeView) -> Self {
+        let now = Moment::now();
         NodeJson {
             name: &node.config.name,
             host: &node.config.host,
@@ -71,6 +76,8 @@ impl<'a> NodeJson<'a> {
             lag_bytes: topology.lag_bytes(node),
             staleness_ms: topology.staleness(node).map(|it| it.as_millis() as u64),
             in_flight: node.load.in_flight(),
+            latency_ms: node.load.latency(now).map(|time| time.as_secs_f64() * 1e3),
+            ejected: node.load.is_ejected(now),
         }
     }
 }

@@ -34,6 +34,7 @@ impl Default for Config {
         let pool = Pool::default();
         Config {
             workers: default_workers(),
+            zone: String::new(),
             http: Http::default(),
             listeners: default_listeners(pool.mode),
             nodes: Vec::new(),

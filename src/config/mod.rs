@@ -36,6 +36,8 @@ pub use self::{
 pub struct Config {
     /// Worker threads; never 0 here (0 in the file means one per core).
     pub workers: usize,
+    /// Where the proxy stands: nodes of the same zone are preferred. Empty: anywhere.
+    pub zone: String,
     pub http: Http,
     pub listeners: Vec<Listener>,
     pub nodes: Vec<Node>,
@@ -141,6 +143,7 @@ pub struct Node {
     pub port: u16,
     /// Share of reads relative to the other replicas; 0 takes none.
     pub weight: u32,
+    /// Where it stands; empty: nobody said.
     pub zone: String,
     /// Server connections that all workers together may hold on this node (probes and cancels not counted).
     pub max_servers: usize,

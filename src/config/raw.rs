@@ -17,6 +17,7 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     pub workers: Given<Whole>,
+    pub zone: Given<String>,
     #[serde(deserialize_with = "table")]
     pub http: Http,
     #[serde(deserialize_with = "tables")]

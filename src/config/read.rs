@@ -112,7 +112,7 @@ impl Report<'_> {
         };
         // What should have been a table may hold anything.
         let show = match hit.parent.as_str() {
-            "" | "tls" if hit.key != "workers" => Show::Name,
+            "" | "tls" if !matches!(hit.key.as_str(), "workers" | "zone") => Show::Name,
             _ => Show::Value,
         };
         self.error(hit.span, show, problem);

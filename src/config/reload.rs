@@ -31,6 +31,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
         ("log", old.log != new.log),
     ];
     let live = [
+        ("zone", old.zone != new.zone),
         ("listener", settings_differ(old, new)),
         ("node", old.nodes != new.nodes),
         ("pool", old.pool != new.pool),

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -210,6 +210,14 @@ impl Server {
     pub fn fresh_as_of(&mut self, node: &Freshness) -> Moment {
         self.fresh = self.fresh.max(node.as_of());
         self.fresh
+    }
+
+    /// What it was asked was answered at `now`, after `time`.
+    #[inline]
+    pub fn note_answer(&self, time: Duration, now: Instant) {
+        if let Some(Busy(load)) = &self.busy {
+            load.note_answer(time, Moment::of(now));
+        }
     }
 
     /// `session` has it now.

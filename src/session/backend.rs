@@ -83,6 +83,7 @@ impl Session {
                 _ => self.show(frame, shown),
             }
             if frame.tag == b'Z' && self.is_to_repeat() {
+                self.note_repeat();
                 self.release();
                 self.resend();
                 return Ok(());
@@ -467,6 +468,7 @@ impl Session {
                 self.sets = Sets::None;
             }
             let time = now.saturating_duration_since(server.asked);
+            server.note_answer(time, now);
             self.context.counters.query_time.record(time);
             self.flight = Flight::Nothing;
             self.end_keeping();

@@ -32,7 +32,10 @@ use crate::{
         profile::{Access, Profile},
         settings::{APPLICATION_NAME, Settings},
     },
-    topology::{Evidence, Moment, NodeView, Role, Topology, balance},
+    topology::{
+        Evidence, Moment, NodeView, Role, Topology,
+        balance::{self, Draw},
+    },
     wire::cancel_key::CancelKey,
 };
 
@@ -233,7 +236,9 @@ impl Context {
         let (node, none) = match listener.route {
             Route::Primary | Route::Split => (topology.primary, NoPool::NoPrimary),
             Route::Replica => {
-                let node = balance::choose(&topology, PrimaryReads::Never, spread(1));
+                let now = Moment::of(self.pools.now());
+                let never = PrimaryReads::Never;
+                let node = self.draw(1, now, |draw| balance::choose(&topology, never, draw));
                 (node, NoPool::NoReplica)
             }
         };
@@ -276,7 +281,8 @@ impl Context {
             }
             (Aim::Other(generation), _) => {
                 let is_other = |node: &NodeView| node.generation != generation;
-                let node = self.choose_among(&topology, is_other);
+                let now = Moment::of(self.pools.now());
+                let node = self.choose_among(&topology, now, is_other);
                 self.full_pool(identity, &topology, node.ok_or(NoPool::NoReplica))
             }
             (Aim::Listener, Route::Replica) => {
@@ -306,7 +312,7 @@ impl Context {
 
     fn choose_fresh(&self, need: &Need, topology: &Topology) -> Option<usize> {
         let now = Moment::now();
-        self.choose_among(topology, |node| need.is_met_by(node, now))
+        self.choose_among(topology, now, |node| need.is_met_by(node, now))
     }
 
     /// Whether a replica would serve such a read now.
@@ -319,10 +325,21 @@ impl Context {
     fn choose_among(
         &self,
         topology: &Topology,
+        now: Moment,
         takes: impl Fn(&NodeView) -> bool,
     ) -> Option<usize> {
         let turn = self.turn.fetch_add(1, Relaxed);
-        balance::choose_replica(topology, takes, spread(turn))
+        self.draw(turn, now, |draw| {
+            balance::choose_replica(topology, takes, draw)
+        })
+    }
+
+    fn draw<T>(&self, turn: u32, now: Moment, choose: impl FnOnce(&Draw) -> T) -> T {
+        choose(&Draw {
+            random: spread(turn),
+            now,
+            zone: &self.config.borrow().zone,
+        })
     }
 
     fn choose_replica(
@@ -336,7 +353,9 @@ impl Context {
             Some(node) if self.is_paused(node) => PrimaryReads::Never,
             _ => primary,
         };
-        let node = balance::choose(topology, primary, spread(turn)).ok_or(NoPool::NoReplica)?;
+        let now = Moment::of(self.pools.now());
+        let node = self.draw(turn, now, |draw| balance::choose(topology, primary, draw));
+        let node = node.ok_or(NoPool::NoReplica)?;
         let profile = match topology.primary == Some(node) {
             true => &identity.read_only,
             false => &identity.full,

@@ -18,7 +18,7 @@ use crate::{
     client::report,
     error::{Error, Kind, Severity, Side},
     server::{connection::Server, pool::Pool},
-    topology::Evidence,
+    topology::{Evidence, Moment, NodeView},
     wire::{TransactionStatus, pipeline::Pipeline},
 };
 
@@ -30,6 +30,14 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// bytes makes TCP throw our last message away.
 const FAREWELL_BYTES: usize = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What was sent to `node` has failed, and might not have elsewhere.
+pub(super) fn note_failure(node: &NodeView) {
+    if node.load.note_failure(Moment::now()) {
+        let node = &node.config.name;
+        tracing::warn!(node, "failed time after time: passed over for a while");
+    }
+}
 
 impl Session {
     /// A client may send a statement and leave: what it sent is executed, as it is without a proxy.
@@ -66,6 +74,10 @@ impl Session {
         let (node, place) = (pool.view(), self.place_of(&pool));
         let generation = server.generation;
         let pipeline = pool.close(server);
+        let is_its_fault = matches!(end, ServerEnd::Gone(_) | ServerEnd::GivenUp(Cause::Silent));
+        if is_its_fault && !pipeline.is_free() {
+            note_failure(&node);
+        }
         if repeats {
             self.tell_loss(&node.config.name, &end);
             self.question = None;

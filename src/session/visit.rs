@@ -11,6 +11,7 @@ use super::{
     ahead::Proof,
     aim::{Aim, READ},
     catalogue::Reliance,
+    end::note_failure,
     kept::messages,
     learned,
     outcome::Cause,
@@ -282,6 +283,15 @@ impl Session {
     pub(super) fn end_lasting_visit(&mut self) {
         if self.is_within() {
             self.end_visit();
+        }
+    }
+
+    /// The visited replica has refused the batch, and lives on.
+    pub(super) fn note_repeat(&self) {
+        if let (Some(visit), Link::Held { pool, .. }) = (self.visit(), &self.link)
+            && visit.repeats == Some(Again::Elsewhere)
+        {
+            note_failure(&pool.view());
         }
     }
 

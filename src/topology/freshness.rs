@@ -61,6 +61,14 @@ impl AtomicMoment {
         self.0.store(moment.0, Relaxed);
     }
 
+    /// Makes it [`Moment::NEVER`], unless it is no longer `moment`: true for one of many who try.
+    pub(super) fn take(&self, moment: Moment) -> bool {
+        let never = Moment::NEVER.0;
+        self.0
+            .compare_exchange(moment.0, never, Relaxed, Relaxed)
+            .is_ok()
+    }
+
     /// Makes it `moment`, unless it is later already.
     pub fn raise(&self, moment: Moment) {
         self.0.fetch_max(moment.0, Relaxed);

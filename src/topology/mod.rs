@@ -14,6 +14,7 @@ mod facts;
 mod freshness;
 mod judge;
 mod link;
+mod load;
 mod patroni;
 mod probe;
 mod record;
@@ -27,7 +28,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,6 +36,7 @@ use std::{
 pub use freshness::{AtomicMoment, Demand, Freshness, Moment};
 pub use judge::Drained;
 pub use link::{Driver, Login};
+pub use load::{Cause, Load};
 pub use source::named_nodes;
 pub use watch::{Evidence, Handle, Watcher, spawn};
 
@@ -286,43 +288,6 @@ impl NodeView {
     /// Whether new work may be given to it.
     pub fn is_up(&self) -> bool {
         self.health == Health::Up
-    }
-}
-
-/// Live load of one node, over all workers.
-#[derive(Debug, Default)]
-pub struct Load {
-    /// Servers checked out just now.
-    pub in_flight: AtomicU32,
-    /// It could not be dialled: until then reads go elsewhere if they can.
-    shunned: AtomicMoment,
-}
-
-/// How long a node is shunned after a dial that failed. Longer than the pause between such dials (`pool.login_backoff`), so that
-/// nobody is sent there again only to wait.
-const SHUN: Duration = Duration::from_secs(2);
-
-impl Load {
-    /// Servers checked out just now.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// It could not be dialled just now.
-    pub fn shun(&self) {
-        self.shunned.raise(Moment::now().after(SHUN));
-    }
-
-    /// The probe has found it well since.
-    fn forgive(&self) {
-        self.shunned.store(Moment::NEVER);
-    }
-
-    /// Whether it could not be dialled a moment ago. Reads no clock where all is well.
-    #[inline]
-    pub fn is_shunned(&self) -> bool {
-        let until = self.shunned.load();
-        until != Moment::NEVER && Moment::now() < until
     }
 }
 

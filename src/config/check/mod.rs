@@ -59,6 +59,7 @@ pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
     };
     Config {
         workers: cx.workers(&file.workers),
+        zone: text(&file.zone),
         listeners: cx.listeners(&file.listener, pool.mode, &file.http),
         nodes: cx.nodes(&file.node, &file.patroni, &pool),
         patroni: cx.patroni(&file.patroni),
@@ -320,6 +321,13 @@ fn log(raw: raw::Log) -> Log {
         level: given(&raw.level, default.level),
         format: given(&raw.format, default.format),
     }
+}
+
+/// The text written, or none.
+fn text(given: &Given<String>) -> String {
+    given
+        .as_ref()
+        .map_or_else(String::new, |it| it.get_ref().clone())
 }
 
 /// The value written, or the default.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use toml::Spanned;
 
-use super::{Context, MINUTE};
+use super::{Context, MINUTE, text};
 use crate::config::{
     HttpUrl, Node, Patroni, Pool,
     defaults::NODE_PORT,
@@ -66,12 +66,6 @@ impl Context<'_, '_> {
             .and_then(|port| u16::try_from(port).ok())
             .unwrap_or(NODE_PORT);
         let weight = self.whole(&raw.weight, &format!("{key}.weight"), 0..=MAX_WEIGHT);
-        let zone = raw
-            .zone
-            .as_ref()
-            .map(|it| it.get_ref().clone())
-            .unwrap_or_default();
-        self.later(&raw.zone, &format!("{key}.zone"), &zone, &String::new());
         let max_servers = self.count(
             &raw.max_servers,
             &format!("{key}.max_servers"),
@@ -85,7 +79,7 @@ impl Context<'_, '_> {
                 .and_then(|it| u32::try_from(it).ok())
                 .unwrap_or(base.weight),
             max_servers: max_servers.unwrap_or(base.max_servers),
-            zone,
+            zone: text(&raw.zone),
             ..base
         };
         self.room(&raw.max_servers, key, &node, pool);

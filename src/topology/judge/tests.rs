@@ -766,10 +766,15 @@ pub(super) fn check(topology: &Topology, highest: u32) {
         assert!(primary.timeline.unwrap() >= highest, "{topology:?}");
     }
     for random in [[0, 0], [u32::MAX, 0], [u32::MAX / 2, u32::MAX]] {
+        let draw = balance::Draw {
+            random,
+            now: crate::topology::Moment::now(),
+            zone: "",
+        };
         let reads = [PrimaryReads::Never, PrimaryReads::Last, PrimaryReads::Also];
         for index in reads
             .into_iter()
-            .filter_map(|r| balance::choose(topology, r, random))
+            .filter_map(|r| balance::choose(topology, r, &draw))
         {
             assert!(topology.nodes[index].is_up() && topology.nodes[index].role != Role::Unknown);
         }
