@@ -144,7 +144,13 @@ impl Session {
     }
 
     fn outcome(&self, pipeline: &Pipeline, place: Place, cause: Cause) -> Verdict {
-        outcome(pipeline.status(), self.flight, place, self.ties(), cause)
+        outcome(
+            pipeline.status_told(),
+            self.flight,
+            place,
+            self.ties(),
+            cause,
+        )
     }
 
     /// Whether the held server's node still stands by it, and what is to be done if not. Asked whenever the session

@@ -168,7 +168,7 @@ impl Session {
                 let is_cut =
                     server.pipeline.is_copying_in() || buffer.is_some_and(|b| b.is_inside_frame());
                 let unsent = buffer.is_some_and(|b| !b.pending().is_empty());
-                let owes = server.pipeline.owed_ready() > 0 || server.pipeline.owes_own() || unsent;
+                let owes = server.pipeline.awaits_ready() || server.pipeline.owes_own() || unsent;
                 !is_cut && (owes || !self.client_is_served())
             }
         };

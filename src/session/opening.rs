@@ -128,7 +128,7 @@ impl Session {
     /// In a replica's transaction the next batch waits for the end of the last, which may end the transaction.
     pub(super) fn waits_within(&self) -> bool {
         match &self.link {
-            Link::Held { server, .. } => self.is_within() && server.pipeline.owed_ready() > 0,
+            Link::Held { server, .. } => self.is_within() && server.pipeline.awaits_ready(),
             _ => false,
         }
     }

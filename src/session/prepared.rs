@@ -211,7 +211,7 @@ impl Session {
             return false;
         };
         let pipeline = &server.pipeline;
-        pipeline.owed_ready() == 0
+        !pipeline.awaits_ready()
             && !pipeline.may_be_copying()
             && pipeline.status() != TransactionStatus::Failed
             && server.statements.find(text.id, epoch).is_some()

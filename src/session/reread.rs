@@ -11,7 +11,6 @@
 use super::{
     Link, Session,
     book::{self, Named},
-    outcome::Flight,
     parsing::{Parsing, decides_reading},
     statement::Remains,
 };
@@ -101,7 +100,6 @@ impl Session {
                 "ROLLBACK TO SAVEPOINT pgsluice;RELEASE SAVEPOINT pgsluice",
             ),
         };
-        self.note_flight(Flight::CannotCommit);
         match named.reading.is_some() {
             true => named
                 .settings

@@ -43,7 +43,7 @@ impl Session {
     pub(super) async fn server_shut_down(&mut self, lost: Lost) -> bool {
         let node = lost.pool.view().config.name.clone();
         self.context.outside.report(&node, Evidence::Terminated);
-        let status = lost.pipeline.status();
+        let status = lost.pipeline.status_told();
         let repeat = self.repeat(&lost.pipeline);
         let aftermath = shut_down(status, self.flight, self.ties(), repeat);
         tracing::debug!(node, ?aftermath, "a server was shut down");

@@ -69,6 +69,24 @@ impl Owed {
             ticket: None,
         }
     }
+
+    /// It is answered by a ReadyForQuery.
+    fn ends(&self) -> bool {
+        self.sent == Sent::Sync || is_ready_by_itself(self.sent)
+    }
+}
+
+/// What a ReadyForQuery says.
+fn status_in(first: Option<u8>) -> Result<TransactionStatus, Violation> {
+    first
+        .and_then(TransactionStatus::from_byte)
+        .ok_or(Violation::Malformed(b'Z'))
+}
+
+/// ReadyForQuery follows by itself, after an error too.
+#[inline]
+fn is_ready_by_itself(sent: Sent) -> bool {
+    matches!(sent, Sent::Query | Sent::FunctionCall)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +130,8 @@ pub struct Pipeline {
     batch: Batch,
     certainty: Certainty,
     status: TransactionStatus,
+    /// The status but for what is hidden.
+    told: TransactionStatus,
     /// The head has had a reply.
     begun: bool,
     /// Syncs that the head's COPY reads over, unless it failed before it came to them.
@@ -128,6 +148,7 @@ impl Default for Pipeline {
             batch: Batch::Closed,
             certainty: Certainty::Exact,
             status: TransactionStatus::Idle,
+            told: TransactionStatus::Idle,
             begun: false,
             read_over: 0,
             doubtful: 0,
@@ -140,6 +161,11 @@ impl Pipeline {
     /// that was its end, perhaps only to a savepoint.
     pub fn status(&self) -> TransactionStatus {
         self.status
+    }
+
+    /// The status as the client knows it: without a transaction of our own around messages that are hidden.
+    pub fn status_told(&self) -> TransactionStatus {
+        self.told
     }
 
     /// Nothing is owed, no batch and no transaction is open, and that is certain.
@@ -164,10 +190,14 @@ impl Pipeline {
 
     /// How many ReadyForQuery the client is owed.
     pub fn owed_ready(&self) -> usize {
-        let ends =
-            |owed: &&Owed| matches!(owed.sent, Sent::Query | Sent::Sync | Sent::FunctionCall);
-        let is_awaited = |owed: &&Owed| owed.show != Show::Own;
-        self.owed.iter().filter(is_awaited).filter(ends).count()
+        let is_awaited = |owed: &&Owed| owed.show == Show::Client && owed.ends();
+        self.owed.iter().filter(is_awaited).count()
+    }
+
+    /// Whether a ReadyForQuery is to come, be it for the client or not, but of no Query that is for us alone.
+    pub fn awaits_ready(&self) -> bool {
+        let is_awaited = |owed: &Owed| owed.show != Show::Own && owed.ends();
+        self.owed.iter().any(is_awaited)
     }
 
     /// Messages whose answers are for the client, and have not come to their end.
@@ -226,7 +256,7 @@ impl Pipeline {
 
     /// What an error that came now would throw away.
     pub fn thrown_away(&self) -> ThrownAway {
-        let fails = |owed: &&Owed| !matches!(owed.sent, Sent::Query | Sent::FunctionCall);
+        let fails = |owed: &&Owed| !is_ready_by_itself(owed.sent);
         let Some(_) = self.owed.front().filter(fails) else {
             return ThrownAway::Nothing;
         };
@@ -262,7 +292,7 @@ impl Pipeline {
     /// The last ticket among the messages that an error now would throw away: all before it are lost, too.
     pub fn last_lost_ticket(&self) -> Option<Ticket> {
         let head = self.owed.front()?;
-        if matches!(head.sent, Sent::Query | Sent::FunctionCall) {
+        if is_ready_by_itself(head.sent) {
             return None;
         }
         let batch = self.owed.iter().take_while(|o| o.sent != Sent::Sync);
@@ -352,7 +382,9 @@ impl Pipeline {
                     Show::Client | Show::Swallow | Show::AsParse => Show::Client,
                 });
             }
-            (b'Z', Sent::Query | Sent::Sync | Sent::FunctionCall) => self.receive_ready(first)?,
+            (b'Z', sent) if sent == Sent::Sync || is_ready_by_itself(sent) => {
+                self.receive_ready(head, first)?;
+            }
             (b'T' | b'C' | b'I' | b'H' | b'd' | b'c', Sent::Query) => {}
             (b'G', Sent::Query | Sent::Execute) => self.receive_copy_in(),
             (b'H' | b'd' | b'c', Sent::Execute) | (b'V', Sent::FunctionCall) => {}
@@ -381,7 +413,7 @@ impl Pipeline {
         self.doubtful > 0
             && match self.owed.front().map(|owed| owed.sent) {
                 Some(Sent::Sync) => false,
-                Some(Sent::Query | Sent::FunctionCall) => !self.begun,
+                Some(sent) if is_ready_by_itself(sent) => !self.begun,
                 _ => true,
             }
     }
@@ -392,7 +424,9 @@ impl Pipeline {
             self.phase = Phase::Normal;
             self.batch = Batch::Closed;
         }
-        self.set_status(first)
+        self.told = status_in(first)?;
+        self.status = self.told;
+        Ok(())
     }
 
     /// ParameterDescription is followed by RowDescription or NoData, as a portal's description is.
@@ -402,16 +436,12 @@ impl Pipeline {
         }
     }
 
-    fn receive_ready(&mut self, first: Option<u8>) -> Result<(), Violation> {
-        self.set_status(first)?;
+    fn receive_ready(&mut self, head: Owed, first: Option<u8>) -> Result<(), Violation> {
+        self.status = status_in(first)?;
+        if head.show != Show::Hide {
+            self.told = self.status;
+        }
         self.pop();
-        Ok(())
-    }
-
-    fn set_status(&mut self, first: Option<u8>) -> Result<(), Violation> {
-        self.status = first
-            .and_then(TransactionStatus::from_byte)
-            .ok_or(Violation::Malformed(b'Z'))?;
         Ok(())
     }
 
@@ -425,8 +455,7 @@ impl Pipeline {
             self.read_over = 0;
             self.certainty = Certainty::Lost;
         }
-        // ReadyForQuery follows these two by themselves.
-        if matches!(head.sent, Sent::Query | Sent::FunctionCall) {
+        if is_ready_by_itself(head.sent) {
             return;
         }
         while let Some(next) = self.owed.front() {
@@ -702,6 +731,32 @@ mod tests {
         p.send(Close, Show::AsParse);
         assert_eq!(p.receive(b'3', None), Ok(Show::AsParse));
         assert_eq!(p.receive(b'E', None), Ok(Show::Client));
+    }
+
+    #[test]
+    fn the_client_awaits_no_end_of_what_was_not_its_own() {
+        let mut p = Pipeline::default();
+        p.send(Query, Show::Hide);
+        p.send(Parse, Show::Hide);
+        p.send(Sync, Show::Hide);
+        assert_eq!((p.owed_ready(), p.awaits_ready()), (0, true));
+        p.send(Parse, Show::Client);
+        p.send(Sync, Show::Swallow);
+        assert_eq!(p.owed_ready(), 0);
+        p.send(Query, Show::Client);
+        p.send(Query, Show::Own);
+        assert_eq!(p.owed_ready(), 1);
+        // Nor has it a transaction of ours.
+        p.receive(b'C', None).unwrap();
+        p.receive(b'Z', Some(b'T')).unwrap();
+        let (told, status) = (p.status_told(), p.status());
+        assert_eq!(told, TransactionStatus::Idle);
+        assert_eq!(status, TransactionStatus::Transaction);
+        let mut p = Pipeline::default();
+        p.send(Query, Show::Own);
+        assert_eq!((p.owed_ready(), p.awaits_ready()), (0, false));
+        let p = run("q <C<ZT q").unwrap();
+        assert_eq!(p.status_told(), TransactionStatus::Transaction);
     }
 
     #[test]
