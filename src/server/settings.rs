@@ -130,15 +130,19 @@ impl Settings {
     }
 
     /// The texts of the queries that turn a server with settings `self` into one with `wanted`: each is to be sent by
-    /// itself. They leave nothing else behind, but for a failed transaction if one fails.
+    /// itself, within one transaction, which the last one ends.
     pub fn change_to(&self, wanted: &Settings) -> Vec<Vec<u8>> {
-        let mut queries = Vec::new();
-        if self.value(ENCODING) != wanted.value(ENCODING) {
-            queries.push(select(&[(ENCODING, wanted.value(ENCODING))]));
-        }
+        let encoding = wanted.value(ENCODING);
+        let recodes = [(ENCODING, encoding)];
         let changes = self.differences(wanted);
-        if !changes.is_empty() {
-            queries.push(select(&changes));
+        let parts = [
+            &recodes[..usize::from(self.value(ENCODING) != encoding)],
+            &changes,
+        ];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        let mut queries: Vec<_> = parts.map(set_for_session).collect();
+        if let Some(last) = queries.last_mut() {
+            last.extend_from_slice(b";COMMIT");
         }
         queries
     }
@@ -234,11 +238,9 @@ pub fn normalised(written: &[u8]) -> Option<Box<str>> {
     (!name.is_empty()).then(|| name.into_boxed_str())
 }
 
-/// A COMMIT of nothing cannot fail, whatever isolation the last session was used to.
-fn select(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
-    let mut sql = b"BEGIN ISOLATION LEVEL READ COMMITTED;".to_vec();
+fn set_for_session(changes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
+    let mut sql = Vec::new();
     set_configs(&mut sql, changes, Scope::Session);
-    sql.extend_from_slice(b";COMMIT");
     sql
 }
 
@@ -317,8 +319,7 @@ mod tests {
         );
         assert_eq!(
             sql,
-            ["BEGIN ISOLATION LEVEL READ COMMITTED;\
-              SELECT pg_catalog.set_config(E'datestyle',NULL,false),\
+            ["SELECT pg_catalog.set_config(E'datestyle',NULL,false),\
               pg_catalog.set_config(E'search_path',E'a, \"B''\\\\\"',false);COMMIT"]
         );
     }
@@ -359,6 +360,10 @@ mod tests {
             sql[0].contains("client_encoding") && sql[1].contains("Zoë"),
             "{sql:?}"
         );
+        let commits = |sql: &String| sql.ends_with(";COMMIT");
+        assert!(!commits(&sql[0]) && commits(&sql[1]), "{sql:?}");
+        let alone = change(&[], &[("client_encoding", "LATIN1")]);
+        assert!(alone.len() == 1 && commits(&alone[0]), "{alone:?}");
     }
 
     #[test]

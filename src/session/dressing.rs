@@ -1,12 +1,15 @@
 //! A server gets its session's settings before it works for it.
 //!
-//! What differs is set by a query of our own in front of the client's first message, and in the same write: a checkout
-//! with other settings costs no round trip. That is safe since the query is a transaction of its own, BEGIN to COMMIT: if
-//! anything in it fails, the COMMIT is never read, and the server is left in a failed transaction, where it refuses
-//! whatever is not the end of one. Behind the query goes therefore only what ends no transaction, and only if the
-//! settings that are changed do not decide how we read it ourselves; all else waits for the server's word. A failure
-//! ends the session, and the server is closed. Not so where a CancelRequest or a limit of time has hit the query: that
-//! was meant for the client's statement, which fails as if it had been hit itself ([`super::lost`]).
+//! What differs is set by messages of our own in front of the client's first one, and in the same write: a checkout with
+//! other settings costs no round trip. That is safe wherever they fail, be it by a limit of time before they do anything,
+//! and though somebody else's settings are in force until they succeed. First comes a BEGIN of the extended protocol,
+//! without a Sync: if that fails, the server throws away all it reads up to the client's own Sync, behind which nothing is
+//! sent. Then a query sets what differs, and ends in COMMIT: if anything in it fails, the COMMIT is never read, and the
+//! server is left in a failed transaction, where it refuses whatever is not the end of one. Behind it goes therefore only
+//! what ends no transaction, and only if the settings that are changed do not decide how we read it ourselves; all else
+//! waits for the server's word. A failure ends the session, and the server is closed. Not so where a CancelRequest or a
+//! limit of time has hit our messages: that was meant for the client's statement, which fails as if it had been hit itself
+//! ([`super::lost`]).
 
 use super::{
     Link, Session,
@@ -18,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     topology::Evidence,
-    wire::{TransactionStatus, frame::Frame, frontend, report::Report},
+    wire::{frame::Frame, frontend, pipeline::Sent, report::Report},
 };
 
 /// Settings that decide how we read a client's texts.
@@ -34,9 +37,12 @@ pub(super) enum Dressing {
     MayBeFollowed,
     /// Something of the client's was.
     Followed,
-    /// The same, and the server was cancelled: its status will tell whether it refuses what followed.
-    Cancelled,
+    /// The same, a Sync among it: what came behind that might be executed.
+    BatchEnded,
 }
+
+/// A COMMIT of nothing cannot fail, whatever isolation the last session was used to.
+const OPEN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 impl Session {
     /// The server serves the session only under the session's own settings: what differs is set first.
@@ -57,10 +63,16 @@ impl Session {
             false => Dressing::Alone,
         };
         self.context.counters.settings_applied.one();
+        let mut message = Vec::new();
+        frontend::parse(&mut message, "", OPEN);
+        frontend::bind(&mut message, b"");
+        frontend::execute(&mut message, b"");
+        let mut sent = Sent::OpenedQuery;
         for change in changes {
-            let mut query = Vec::new();
-            frontend::query_bytes(&mut query, &change);
-            self.ask(&query);
+            frontend::query_bytes(&mut message, &change);
+            self.ask(&message, sent);
+            message.clear();
+            sent = Sent::Query;
         }
     }
 
@@ -76,7 +88,7 @@ impl Session {
     /// The server is being dressed, and has been sent nothing of the client's.
     #[inline]
     pub(super) fn is_only_dressing(&self) -> bool {
-        let is_followed = matches!(self.dressing, Dressing::Followed | Dressing::Cancelled);
+        let is_followed = matches!(self.dressing, Dressing::Followed | Dressing::BatchEnded);
         !is_followed && self.is_dressing()
     }
 
@@ -99,8 +111,13 @@ impl Session {
     /// A message of the client's was passed.
     #[inline]
     pub(super) fn followed(&mut self) {
-        if self.is_dressing() {
-            self.dressing = Dressing::Followed;
+        if self.is_dressing()
+            && let Link::Held { server, .. } = &self.link
+        {
+            self.dressing = match server.pipeline.owes_sync() {
+                true => Dressing::BatchEnded,
+                false => Dressing::Followed,
+            };
         }
     }
 
@@ -114,16 +131,10 @@ impl Session {
             self.report_evidence(Evidence::from_sqlstate(&sqlstate));
             return Ok(());
         }
-        if sqlstate == *b"57014" && self.survives_cancel() {
-            return match self.dressing {
-                Dressing::Followed => {
-                    self.dressing = Dressing::Cancelled;
-                    Ok(())
-                }
-                _ => Err(Step::ServerEnded(ServerEnd::Cancelled)),
-            };
+        match sqlstate == *b"57014" && self.survives_cancel() {
+            true => Err(Step::ServerEnded(ServerEnd::Cancelled)),
+            false => Err(self.not_dressed(&sqlstate)),
         }
-        Err(self.not_dressed(&sqlstate))
     }
 
     /// Whether the session can go on where what it has sent was not executed.
@@ -133,19 +144,9 @@ impl Session {
     }
 
     /// A query that sets the session's settings is over.
-    pub(super) fn dressing_ended(&mut self) -> Result<(), Step> {
-        if self.dressing != Dressing::Cancelled {
-            if !self.is_dressing() {
-                self.tell_parameters();
-            }
-            return Ok(());
-        }
-        match &self.link {
-            Link::Held { server, .. } if server.pipeline.status() == TransactionStatus::Failed => {
-                Err(Step::ServerEnded(ServerEnd::Cancelled))
-            }
-            // It was hit before its BEGIN: what followed may be executed.
-            _ => Err(self.not_dressed(b"57014")),
+    pub(super) fn dressing_ended(&mut self) {
+        if !self.is_dressing() {
+            self.tell_parameters();
         }
     }
 

@@ -320,11 +320,11 @@ impl Session {
         self.send_own(frame, sent, Show::Swallow, None);
     }
 
-    /// Asks the server something for ourselves.
-    pub(super) fn ask(&mut self, query: &[u8]) {
+    /// Asks the server something for ourselves: `sent` is what the messages in `query` are.
+    pub(super) fn ask(&mut self, query: &[u8], sent: Sent) {
         self.from_client
             .get_or_insert_with(|| self.context.blocks.take());
-        self.send_own(query, Sent::Query, Show::Own, None);
+        self.send_own(query, sent, Show::Own, None);
         // A simple Query ends the unnamed statement.
         self.unnamed.unsay();
     }

@@ -20,7 +20,7 @@ use crate::{
         cursor::Cursor,
         frame::{Frame, HEADER_LEN},
         frontend,
-        pipeline::Show,
+        pipeline::{Sent, Show},
     },
 };
 
@@ -155,7 +155,7 @@ impl Session {
         let mut query = Vec::new();
         frontend::query_bytes(&mut query, &question.text());
         self.question = Some(Box::new(question));
-        self.ask(&query);
+        self.ask(&query, Sent::Query);
     }
 
     fn question(&self, unsettled: Unsettled) -> Question {
@@ -205,7 +205,7 @@ impl Session {
         if frame.tag == b'Z' {
             match self.question.take() {
                 Some(question) => self.answered(*question),
-                None => self.dressing_ended()?,
+                None => self.dressing_ended(),
             }
         }
         Ok(())

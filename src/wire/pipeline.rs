@@ -20,6 +20,9 @@ use super::{TransactionStatus, Violation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     Query,
+    /// A Query behind a Parse, Bind and Execute without a Sync: what comes of all of them is its answer. An error of it is
+    /// to be the server's end: whether what was sent behind it is thrown away is not followed.
+    OpenedQuery,
     Parse,
     Bind,
     DescribeStatement,
@@ -86,7 +89,7 @@ fn status_in(first: Option<u8>) -> Result<TransactionStatus, Violation> {
 /// ReadyForQuery follows by itself, after an error too.
 #[inline]
 fn is_ready_by_itself(sent: Sent) -> bool {
-    matches!(sent, Sent::Query | Sent::FunctionCall)
+    matches!(sent, Sent::Query | Sent::OpenedQuery | Sent::FunctionCall)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +166,8 @@ impl Pipeline {
         self.status
     }
 
-    /// The status as the client knows it: without a transaction of our own around messages that are hidden.
+    /// The status as the client knows it: without a transaction of our own around messages that are hidden, or around
+    /// settings.
     pub fn status_told(&self) -> TransactionStatus {
         self.told
     }
@@ -198,6 +202,11 @@ impl Pipeline {
     pub fn awaits_ready(&self) -> bool {
         let is_awaited = |owed: &Owed| owed.show != Show::Own && owed.ends();
         self.owed.iter().any(is_awaited)
+    }
+
+    /// A Sync has not been answered yet.
+    pub fn owes_sync(&self) -> bool {
+        self.owed.iter().any(|owed| owed.sent == Sent::Sync)
     }
 
     /// Messages whose answers are for the client, and have not come to their end.
@@ -313,7 +322,7 @@ impl Pipeline {
             Sent::Flush | Sent::CopyData => return,
             Sent::CopyEnd => return self.send_copy_end(show),
             Sent::Sync => return self.send_sync(show),
-            Sent::Query | Sent::FunctionCall => {
+            Sent::Query | Sent::OpenedQuery | Sent::FunctionCall => {
                 if self.phase != Phase::SkipToSync {
                     self.batch = Batch::Closed;
                 }
@@ -385,6 +394,7 @@ impl Pipeline {
             (b'Z', sent) if sent == Sent::Sync || is_ready_by_itself(sent) => {
                 self.receive_ready(head, first)?;
             }
+            (b'1' | b'2' | b'T' | b'D' | b'C', Sent::OpenedQuery) => {}
             (b'T' | b'C' | b'I' | b'H' | b'd' | b'c', Sent::Query) => {}
             (b'G', Sent::Query | Sent::Execute) => self.receive_copy_in(),
             (b'H' | b'd' | b'c', Sent::Execute) | (b'V', Sent::FunctionCall) => {}
@@ -438,7 +448,7 @@ impl Pipeline {
 
     fn receive_ready(&mut self, head: Owed, first: Option<u8>) -> Result<(), Violation> {
         self.status = status_in(first)?;
-        if head.show != Show::Hide {
+        if head.show != Show::Hide && head.sent != Sent::OpenedQuery {
             self.told = self.status;
         }
         self.pop();
@@ -453,6 +463,9 @@ impl Pipeline {
         if self.read_over > 0 {
             self.doubtful = self.doubtful.saturating_add(self.read_over);
             self.read_over = 0;
+            self.certainty = Certainty::Lost;
+        }
+        if head.sent == Sent::OpenedQuery {
             self.certainty = Certainty::Lost;
         }
         if is_ready_by_itself(head.sent) {
@@ -757,6 +770,31 @@ mod tests {
         assert_eq!((p.owed_ready(), p.awaits_ready()), (0, false));
         let p = run("q <C<ZT q").unwrap();
         assert_eq!(p.status_told(), TransactionStatus::Transaction);
+    }
+
+    #[test]
+    fn a_query_that_is_opened_by_a_batch_without_an_end_has_one_answer() {
+        let opened = || {
+            let mut p = Pipeline::default();
+            p.send(OpenedQuery, Show::Own);
+            p.send(Query, Show::Client);
+            p
+        };
+        let mut p = opened();
+        for tag in *b"12CTDC" {
+            assert_eq!(p.receive(tag, None), Ok(Show::Own));
+        }
+        assert_eq!(p.receive(b'Z', Some(b'I')), Ok(Show::Own));
+        assert_eq!(p.owed_to_client(), 1);
+        p.receive(b'C', None).unwrap();
+        p.receive(b'Z', Some(b'I')).unwrap();
+        assert!(p.is_free());
+        // What it throws away is not known: the server is for nobody any more.
+        let mut p = opened();
+        assert_eq!(p.receive(b'E', None), Ok(Show::Own));
+        assert_eq!((p.owed_to_client(), p.owed_ready()), (1, 1));
+        assert!(!p.is_free());
+        assert!(opened().receive(b'3', None).is_err());
     }
 
     #[test]

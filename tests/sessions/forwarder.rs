@@ -1,4 +1,4 @@
-//! A TCP forwarder between two parties: forwards at will in small pieces, and cuts.
+//! A TCP forwarder between two parties: forwards at will in small pieces, spoils words, and cuts.
 
 use std::{
     io::{Read, Write},
@@ -8,6 +8,8 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
+
+use crate::bed::{Bed, config, shared};
 
 /// Bytes of a write when nothing is split.
 const WHOLE: usize = 64 * 1024;
@@ -22,8 +24,13 @@ struct Shared {
     /// Bytes of one write.
     piece: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
+    /// Words, and what is to be passed in the place of each, once.
+    spoils: Mutex<Vec<Spoil>>,
     closed: AtomicBool,
 }
+
+/// A word, and one as long.
+pub type Spoil = (&'static [u8], &'static [u8]);
 
 impl Forwarder {
     pub fn start(to: SocketAddr) -> Forwarder {
@@ -33,6 +40,7 @@ impl Forwarder {
             to,
             piece: AtomicUsize::new(WHOLE),
             streams: Mutex::default(),
+            spoils: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let accepting = shared.clone();
@@ -52,12 +60,33 @@ impl Forwarder {
         self.shared.piece.store(piece, SeqCst);
     }
 
+    /// The next time that one of these words comes whole, the other is passed instead.
+    pub fn spoil(&self, spoils: &[Spoil]) {
+        assert!(spoils.iter().all(|(word, other)| word.len() == other.len()));
+        *self.shared.spoils.lock().unwrap() = spoils.to_vec();
+    }
+
+    /// Words that have not come yet.
+    pub fn unspoiled(&self) -> usize {
+        self.shared.spoils.lock().unwrap().len()
+    }
+
     /// Ends every connection; new ones are forwarded as before.
     pub fn cut(&self) {
         for stream in self.shared.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// A proxy whose server connections pass a forwarder that can be cut.
+pub fn behind_forwarder(size: usize) -> (Forwarder, Bed) {
+    let server = shared();
+    let forwarder = Forwarder::start(SocketAddr::from(([127, 0, 0, 1], server.port)));
+    let mut node = server.node("pg1");
+    node.port = forwarder.addr.port();
+    let bed = Bed::start(server, config(vec![node], size));
+    (forwarder, bed)
 }
 
 impl Drop for Forwarder {
@@ -83,9 +112,20 @@ impl Shared {
         }
     }
 
+    fn spoil(&self, bytes: &mut [u8]) {
+        self.spoils.lock().unwrap().retain(|(word, other)| {
+            let at = bytes.windows(word.len()).position(|found| found == *word);
+            if let Some(at) = at {
+                bytes[at..at + word.len()].copy_from_slice(other);
+            }
+            at.is_none()
+        });
+    }
+
     fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; WHOLE];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
+            self.spoil(&mut buffer[..n]);
             for piece in buffer[..n].chunks(self.piece.load(SeqCst)) {
                 if to.write_all(piece).is_err() {
                     break;

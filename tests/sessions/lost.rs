@@ -1,6 +1,6 @@
 //! A server that dies: what its session is told, and that it goes on where it can.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -8,20 +8,10 @@ use nix::{
 };
 
 use crate::{
-    bed::{Bed, USER, config, primary, shared, wait_until},
-    forwarder::Forwarder,
+    bed::{Bed, USER, config, primary, wait_until},
+    forwarder::behind_forwarder,
     raw::{Client, bind, execute, flush, frame, parse, query, run, sync, word},
 };
-
-/// A proxy whose server connections pass a forwarder that can be cut.
-fn behind_forwarder(size: usize) -> (Forwarder, Bed) {
-    let server = shared();
-    let forwarder = Forwarder::start(SocketAddr::from(([127, 0, 0, 1], server.port)));
-    let mut node = server.node("pg1");
-    node.port = forwarder.addr.port();
-    let bed = Bed::start(server, config(vec![node], size));
-    (forwarder, bed)
-}
 
 #[test]
 fn an_idle_session_does_not_notice_that_its_last_server_died() {

@@ -19,6 +19,7 @@ mod cancel;
 mod catalogue;
 mod copy;
 mod cut;
+mod dressing;
 mod habits;
 mod leaks;
 mod lifecycle;

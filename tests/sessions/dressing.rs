@@ -1,0 +1,84 @@
+//! A server is set to its session's settings before it works for it, and works for nobody where that fails.
+
+use crate::{
+    bed::Bed,
+    forwarder::{Spoil, behind_forwarder},
+    raw::{query, run, sync, word},
+};
+
+const INSERT: &str = "INSERT INTO t VALUES (current_setting('app.tenant', true))";
+/// What fails, and as what it is told: as if a limit of time had hit it.
+const FAILURES: [[Spoil; 2]; 3] = [
+    [
+        (b"BEGIN ISOLATION", b"BEGUN ISOLATION"),
+        (b"C42601\0", b"C57014\0"),
+    ],
+    [
+        (b"set_config(E'app.tenant'", b"set_fonfig(E'app.tenant'"),
+        (b"C42883\0", b"C57014\0"),
+    ],
+    [
+        (b",false);COMMIT\0", b",false);COMMAT\0"),
+        (b"C42601\0", b"C57014\0"),
+    ],
+];
+
+#[test]
+fn wherever_the_settings_fail_nothing_that_was_sent_behind_them_is_executed() {
+    let (forwarder, bed) = behind_forwarder(1);
+    bed.sql("SET ROLE app; CREATE TABLE t (tenant text)");
+    let (mut client, mut other) = (bed.client(), bed.client());
+    client.ok("SET app.tenant = 'mine'");
+    let batch = [run(INSERT), sync()].concat();
+    for failure in &FAILURES {
+        for (messages, expected) in [
+            (query(INSERT), &["E[57014]ZI"][..]),
+            ([query(INSERT), query(INSERT)].concat(), &["E[57014]ZI"; 2]),
+            // What comes behind a Sync waits, and finds another server.
+            (batch.repeat(2), &["E[57014]ZI", "12CZI"]),
+            (
+                [query(INSERT), batch.repeat(2)].concat(),
+                &["E[57014]ZI", "E[57014]ZI", "12CZI"],
+            ),
+        ] {
+            // The server was another's before.
+            other.ok("SET app.tenant = 'strange'");
+            forwarder.spoil(failure);
+            client.send(&messages);
+            for expected in expected {
+                assert_eq!(word(&client.until_ready()), *expected);
+            }
+            assert_eq!(forwarder.unspoiled(), 0);
+            assert_eq!(client.value("SHOW app.tenant"), "mine");
+        }
+    }
+    assert_eq!(bed.sql("SELECT DISTINCT tenant FROM t"), "mine");
+}
+
+#[test]
+fn another_sessions_limit_of_time_runs_nothing_under_its_settings() {
+    let bed = Bed::new(1);
+    bed.sql("SET ROLE app; CREATE TABLE t (tenant text)");
+    let (mut client, mut hurried) = (bed.client(), bed.client());
+    // So much that the server cannot read it in time.
+    for name in 0..60 {
+        client.ok(&format!("SET app.n{name} = '{}'", "\\".repeat(4000)));
+    }
+    client.ok("SET app.tenant = 'mine'");
+    let mut hits = 0;
+    for _ in 0..20 {
+        hurried.ok("SET app.tenant = 'strange'");
+        hurried.ok("SET statement_timeout = 1");
+        match &*client.word(&query(INSERT)) {
+            "CZI" => {}
+            "E[57014]ZI" => hits += 1,
+            other => panic!("{other}"),
+        }
+        while hurried.word(&query("RESET statement_timeout")) != "CZI" {}
+    }
+    assert!(hits > 0, "nothing was hit");
+    assert_eq!(
+        bed.sql("SELECT count(*) FROM t WHERE tenant IS DISTINCT FROM 'mine'"),
+        "0"
+    );
+}
