@@ -4,7 +4,7 @@
 //! out from texts but *what might have changed*: before the server leaves the session, it is asked, by one query of our
 //! own whose answer the client does not see. Then settings are carried: the next server is set to them before it acts
 //! on the session's first message ([`super::dressing`]). What cannot be carried keeps the server until a question finds it
-//! gone.
+//! gone. A question that a cancel hits which came too late for its statement, or a limit of time, is asked again.
 
 use super::{
     Link, Session,
@@ -21,11 +21,14 @@ use crate::{
         frame::{Frame, HEADER_LEN},
         frontend,
         pipeline::{Sent, Show},
+        report::Report,
     },
 };
 
 /// Settings that may be asked for at once.
 const MAX_NAMES: usize = 64;
+/// Questions in a row that a cancel, or a limit of time, may hit before the next waits for the session's next transaction.
+const MAX_HITS: u8 = 10;
 
 /// What may have changed since the server was asked last.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ pub(super) struct Unsettled {
     traces: bool,
     /// A transaction has ended since: it is no longer undone if the server is lost.
     for_good: bool,
+    /// So many questions about it were hit in a row.
+    hits: u8,
 }
 
 /// What the server is being asked.
@@ -48,6 +53,8 @@ pub(super) struct Question {
     /// Whether any setting is left.
     all: bool,
     traces: Traces,
+    /// So many before it were hit.
+    hits: u8,
     answer: Answer,
 }
 
@@ -62,6 +69,8 @@ enum Answer {
     },
     /// It cannot be carried, or the server could not say.
     Refused,
+    /// A cancel that came too late for its statement, or a limit of time, has hit the question.
+    Hit,
 }
 
 impl Unsettled {
@@ -78,6 +87,20 @@ impl Unsettled {
     /// A transaction has ended.
     pub(super) fn is_for_good(&mut self) {
         self.for_good = true;
+        self.hits = 0;
+    }
+
+    /// What a question that was hit is still to find out.
+    fn add(&mut self, question: Question) {
+        self.all |= question.all;
+        self.traces |= !question.traces.is_empty();
+        self.for_good = true;
+        self.hits = question.hits + 1;
+        for name in question.names.into_iter().take(question.named) {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
     }
 }
 
@@ -135,7 +158,12 @@ impl Session {
     /// The server has nothing to do and no transaction is open: it is asked what is unknown, or leaves.
     #[inline]
     pub(super) fn rest_on_server(&mut self) {
-        if self.unsettled.is_some() && self.question.is_none() {
+        if let Some(unsettled) = &self.unsettled
+            && self.question.is_none()
+        {
+            if unsettled.hits >= MAX_HITS {
+                return;
+            }
             self.settle();
         }
         if self.question.is_none() && !self.pins.is_pinned() {
@@ -186,6 +214,7 @@ impl Session {
             names,
             named,
             traces,
+            hits: unsettled.hits,
             answer: Answer::Awaited,
         }
     }
@@ -194,7 +223,7 @@ impl Session {
     pub(super) fn own_reply(&mut self, frame: Frame) -> Result<(), Step> {
         match (frame.tag, &self.question) {
             (b'E', None) => self.dressing_failed(frame)?,
-            (b'E', Some(_)) => self.answer(Answer::Refused),
+            (b'E', Some(_)) => self.answer(self.refused_answer(frame)),
             (b'D', Some(_)) => {
                 let answer = self.read_answer(frame);
                 self.answer(answer.ok_or_else(|| self.server_broke(Violation::Malformed(b'D')))?);
@@ -209,6 +238,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn refused_answer(&self, frame: Frame) -> Answer {
+        match Report::parse_start(self.reply_body(frame)).sqlstate {
+            Some(code) if matches!(&code, b"57014" | b"55P03") => Answer::Hit,
+            _ => Answer::Refused,
+        }
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -228,14 +264,14 @@ impl Session {
     }
 
     fn answered(&mut self, question: Question) {
-        let Answer::Got {
-            settings,
-            traces,
-            unnamed,
-        } = question.answer
-        else {
-            self.pin("settle");
-            return;
+        let (settings, traces, unnamed) = match question.answer {
+            Answer::Got {
+                settings,
+                traces,
+                unnamed,
+            } => (settings, traces, unnamed),
+            Answer::Hit => return self.unsettled.get_or_insert_default().add(question),
+            Answer::Awaited | Answer::Refused => return self.pin("settle"),
         };
         for name in unnamed.iter().filter(|name| !settings.contains(name)) {
             let unsettled = self.unsettled.get_or_insert_default();

@@ -1,9 +1,9 @@
 //! A server is set to its session's settings before it works for it, and works for nobody where that fails.
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, wait_until},
     forwarder::{Spoil, behind_forwarder},
-    raw::{query, run, sync, word},
+    raw::{Client, cancel, query, run, sync, word},
 };
 
 const INSERT: &str = "INSERT INTO t VALUES (current_setting('app.tenant', true))";
@@ -81,4 +81,29 @@ fn another_sessions_limit_of_time_runs_nothing_under_its_settings() {
         bed.sql("SELECT count(*) FROM t WHERE tenant IS DISTINCT FROM 'mine'"),
         "0"
     );
+}
+
+#[test]
+fn a_question_that_was_hit_is_asked_again_and_the_server_gets_free() {
+    let bed = Bed::new(1);
+    let mut client = bed.client();
+    client.ok("CREATE TEMP TABLE tt (i int)");
+    client.ok("LISTEN ear");
+    let mut locker = Client::connect(bed.server_addr(), &bed.database, "postgres");
+    locker.ok("BEGIN");
+    locker.ok("LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE");
+    client.ok("UNLISTEN ear");
+    let waits = || bed.count("wait_event_type = 'Lock'") == 1;
+    let is_idle = || bed.count("state = 'active'") == 0;
+    wait_until("the question waits", waits);
+    // Until it is given up for now.
+    while !is_idle() {
+        cancel(bed.addr, client.pid, &client.key);
+        wait_until("it is asked again, or not", || waits() || is_idle());
+    }
+    locker.ok("ROLLBACK");
+    client.ok("SET work_mem = '7MB'");
+    client.ok("DROP TABLE tt");
+    assert_eq!(bed.client().value("SHOW work_mem"), "4MB");
+    assert_eq!(client.value("SHOW work_mem"), "7MB");
 }
