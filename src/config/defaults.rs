@@ -84,6 +84,7 @@ impl Node {
         Node {
             name: name.into(),
             host: host.into(),
+            address: None,
             port,
             weight: 100,
             zone: String::new(),
@@ -135,6 +136,7 @@ impl Default for Probe {
             interval: Duration::from_millis(50),
             busy_interval: Duration::from_millis(5),
             timeout: Duration::from_millis(400),
+            lookup_interval: Duration::from_secs(2),
         }
     }
 }

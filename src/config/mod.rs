@@ -3,7 +3,11 @@
 //! One TOML file (or none, with `run --node`) becomes one immutable [`Config`]; a reload makes a new one. Nothing here
 //! opens a socket. Keys and defaults are the contract of `config/pgsluice.toml`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::Deserialize;
 
@@ -140,6 +144,8 @@ pub struct Node {
     pub name: String,
     /// Host name or address.
     pub host: String,
+    /// The one address of `host` that is this node's, where the name has several; never from the file itself.
+    pub address: Option<IpAddr>,
     pub port: u16,
     /// Share of reads relative to the other replicas; 0 takes none.
     pub weight: u32,
@@ -217,6 +223,8 @@ pub struct Probe {
     pub busy_interval: Duration,
     /// A probe that has no answer after this long is a failed one.
     pub timeout: Duration,
+    /// How often host names are looked up again.
+    pub lookup_interval: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

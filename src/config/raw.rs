@@ -109,6 +109,7 @@ pub struct Probe {
     pub interval: Given<Time>,
     pub busy_interval: Given<Time>,
     pub timeout: Given<Time>,
+    pub lookup_interval: Given<Time>,
 }
 
 #[derive(Deserialize, Default)]

@@ -3,7 +3,10 @@
 //! Which encryptions are tried, in which order, is the connector's ([`Connector::attempts`]); whether a further attempt
 //! is due depends on what the login said, so the caller loops.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,6 +30,8 @@ pub struct Target {
     pub name: String,
     /// Host name or address; IPv6 with or without brackets.
     pub host: String,
+    /// Dialled instead of what `host` resolves to; `host` is still what a certificate must name.
+    pub address: Option<IpAddr>,
     pub port: u16,
 }
 
@@ -108,7 +113,7 @@ pub async fn encrypt(
 }
 
 async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>> {
-    if let Ok(ip) = target.host().parse() {
+    if let Some(ip) = target.address.or_else(|| target.host().parse().ok()) {
         return Ok(vec![SocketAddr::new(ip, target.port)]);
     }
     let lookup = tokio::net::lookup_host((target.host(), target.port));

@@ -320,6 +320,7 @@ pub fn target(node: &config::Node) -> Target {
     Target {
         name: node.name.clone(),
         host: node.host.clone(),
+        address: node.address,
         port: node.port,
     }
 }

@@ -46,6 +46,7 @@ mod tests {
         let target = Target {
             name: "pg1".into(),
             host: "::1".into(),
+            address: None,
             port: 1,
         };
         let mut frame = vec![b'E', 0, 0, 0, 0];

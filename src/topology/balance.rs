@@ -227,12 +227,9 @@ mod tests {
     fn topology(nodes: &[(Role, Health, u32, u32)]) -> Topology {
         let view = |(role, health, weight, in_flight): &(Role, Health, u32, u32)| {
             let node = config::Node {
-                name: "n".into(),
-                host: "h".into(),
-                port: 1,
                 weight: *weight,
-                zone: String::new(),
                 max_servers: 1,
+                ..config::Node::at("n", "h", 1)
             };
             let mut view = NodeView::unheard(Arc::new(node), Instant::now());
             (view.role, view.health) = (*role, *health);

@@ -343,7 +343,7 @@ impl Judge {
         view.generation = take(&mut self.next);
         Entry {
             id: NodeId(take(&mut self.next)),
-            place: format!("{}:{}", node.host, node.port),
+            place: place(node),
             record: Record::new(now),
             view: Arc::new(view),
             is_drained: false,
@@ -371,6 +371,14 @@ fn line(primary: &Entry) -> Option<Line> {
 fn take(next: &mut u64) -> u64 {
     *next += 1;
     *next - 1
+}
+
+/// As sources name leaders, and the state file the last primary.
+fn place(node: &config::Node) -> String {
+    match node.address {
+        Some(address) => format!("{address}:{}", node.port),
+        None => format!("{}:{}", node.host, node.port),
+    }
 }
 
 fn same_place(a: &config::Node, b: &config::Node) -> bool {

@@ -91,6 +91,9 @@ impl Login {
             .dbname(&self.probe.database)
             .application_name("pgsluice probe")
             .ssl_mode(self.ssl_mode);
+        if let Some(address) = node.address {
+            config.hostaddr(address);
+        }
         if let Some(password) = &self.probe.password {
             config.password(password.reveal());
         }

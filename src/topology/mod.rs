@@ -15,6 +15,7 @@ mod freshness;
 mod judge;
 mod link;
 mod load;
+mod names;
 mod patroni;
 mod probe;
 mod record;

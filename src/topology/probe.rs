@@ -52,6 +52,8 @@ pub(super) struct Settings {
     /// While sessions wait for a fresh replica.
     busy_interval: Duration,
     timeout: Duration,
+    /// Between two lookups of host names.
+    pub lookup_interval: Duration,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
             interval: config.probe.interval,
             busy_interval: config.probe.busy_interval,
             timeout: config.probe.timeout,
+            lookup_interval: config.probe.lookup_interval,
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{
+    names::{self, Names},
     patroni::{self, Cluster},
     watch::Lister,
 };
@@ -33,7 +34,7 @@ pub(super) enum Word {
     Leaderless,
 }
 
-/// The nodes of the file, and those that Patroni names now.
+/// The nodes of the file, and those that Patroni names now, host names looked up.
 ///
 /// # Errors
 /// No API of the file answers; the text says why each did not.
@@ -41,14 +42,23 @@ pub async fn named_nodes(config: &Config) -> Result<Vec<config::Node>, String> {
     let mut failures = Vec::new();
     for url in &config.patroni.urls {
         match patroni::ask(url).await {
-            Ok(cluster) => return Ok(merge(&config.nodes, &cluster.members)),
+            Ok(cluster) => return Ok(spread(merge(&config.nodes, &cluster.members)).await),
             Err(error) => failures.push(format!("{}:{}: {error}", url.host, url.port)),
         }
     }
     match failures.is_empty() {
-        true => Ok(config.nodes.clone()),
+        true => Ok(spread(config.nodes.clone()).await),
         false => Err(format!("no Patroni API answers: {}", failures.join("; "))),
     }
+}
+
+async fn spread(named: Vec<config::Node>) -> Vec<config::Node> {
+    let (mut names, now) = (Names::default(), Instant::now());
+    let mut lookups = names::look_up(names::hosts(named.iter()));
+    while let Some(Ok((host, addresses))) = lookups.join_next().await {
+        names.note(&host, &addresses, now);
+    }
+    names.spread(&named)
 }
 
 /// Asks for ever, and passes on what changes.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use super::{
     Demand, Reason, Topology,
     facts::Fact,
     judge::{Drained, Judge, NodeId, Rules},
+    names::Names,
     probe::{self, Settings},
     source,
     state::{self, State},
@@ -29,6 +30,11 @@ use crate::{
     error::{Error, Kind, Result},
     metrics::Histogram,
 };
+
+mod lister;
+
+use lister::Listed;
+pub(super) use lister::Lister;
 
 /// How a worker's server ended, or why it could not be had. It proves nothing: the node's probe looks at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +79,7 @@ pub fn spawn(config: &Config) -> Result<Handle> {
     let listed = Listed {
         configured: Vec::new(),
         found: Vec::new(),
+        names: Names::default(),
         rules: rules(config, &settings),
     };
     let shared = Arc::new(Shared::new(Judge::new(listed.rules, state)));
@@ -85,14 +92,17 @@ pub fn spawn(config: &Config) -> Result<Handle> {
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         listed: Arc::new(Mutex::new(listed)),
         probes: Arc::default(),
+        unnamed: Arc::default(),
         _keeper: keeper,
-        _source: None,
+        _sources: Vec::new(),
         runtime: tokio::runtime::Handle::current(),
     };
     handle.set_configured(config);
+    let look_up = lister::look_up(handle.lister(), handle.unnamed.clone());
+    handle._sources.push(Arc::new(Task(tokio::spawn(look_up))));
     if !config.patroni.urls.is_empty() {
         let follow = source::follow(config.patroni.clone(), handle.lister());
-        handle._source = Some(Arc::new(Task(tokio::spawn(follow))));
+        handle._sources.push(Arc::new(Task(tokio::spawn(follow))));
     }
     Ok(handle)
 }
@@ -113,10 +123,12 @@ pub struct Handle {
     /// Locked before `probes`, and that before the judge.
     listed: Arc<Mutex<Listed>>,
     probes: Arc<Mutex<HashMap<NodeId, Probe>>>,
+    /// There is a host name that was not looked up yet.
+    unnamed: Arc<Notify>,
     /// Writes the state file while anybody has a handle.
     _keeper: Option<Arc<Task>>,
-    /// Asks Patroni, as long.
-    _source: Option<Arc<Task>>,
+    /// Look host names up, and ask Patroni, as long.
+    _sources: Vec<Arc<Task>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -204,31 +216,33 @@ impl Handle {
         Err(Error::proxy(Kind::Internal, text))
     }
 
-    fn lister(&self) -> Lister {
-        Lister {
-            shared: self.shared.clone(),
-            settings: self.settings.clone(),
-            listed: self.listed.clone(),
-            probes: Arc::downgrade(&self.probes),
-            runtime: self.runtime.clone(),
-        }
-    }
-
     fn set_configured(&self, config: &Config) {
         let mut listed = lock(&self.listed);
         listed.configured = config.nodes.clone();
         listed.rules = rules(config, &self.settings.load());
-        self.set_nodes(&listed);
+        self.take_nodes(&listed);
+    }
+
+    /// Sets the nodes, and has new names looked up.
+    fn take_nodes(&self, listed: &Listed) {
+        self.set_nodes(listed);
+        if listed.nodes().iter().any(|node| listed.names.is_open(node)) {
+            self.unnamed.notify_one();
+        }
     }
 
     fn set_nodes(&self, listed: &Listed) {
-        let nodes = source::merge(&listed.configured, &listed.found);
+        let nodes = listed.nodes();
         let mut probes = lock(&self.probes);
         let ids = self.shared.set_nodes(&nodes, listed.rules);
         let mut old = std::mem::take(&mut *probes);
         for (id, node) in ids.into_iter().zip(&nodes) {
-            let kept = old.remove(&id);
-            probes.insert(id, kept.unwrap_or_else(|| self.start_probe(id, node)));
+            match old.remove(&id) {
+                Some(kept) => drop(probes.insert(id, kept)),
+                // By its name it might reach one of several.
+                None if listed.names.is_open(node) => {}
+                None => drop(probes.insert(id, self.start_probe(id, node))),
+            }
         }
     }
 
@@ -247,59 +261,6 @@ impl Handle {
             latency,
             _task: Task(self.runtime.spawn(run)),
         }
-    }
-}
-
-/// What is said of the nodes beforehand.
-struct Listed {
-    /// By the file.
-    configured: Vec<config::Node>,
-    /// By a source.
-    found: Vec<config::Node>,
-    rules: Rules,
-}
-
-/// A source's way to name nodes. It keeps nothing alive.
-pub(super) struct Lister {
-    shared: Arc<Shared>,
-    settings: Arc<ArcSwap<Settings>>,
-    listed: Arc<Mutex<Listed>>,
-    probes: Weak<Mutex<HashMap<NodeId, Probe>>>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Lister {
-    /// These are the members, and this is known of their leader.
-    pub fn hear(&self, found: Vec<config::Node>, word: source::Word) {
-        let Some(handle) = self.handle() else {
-            return;
-        };
-        {
-            let mut listed = lock(&self.listed);
-            if listed.found != found {
-                listed.found = found;
-                handle.set_nodes(&listed);
-            }
-        }
-        self.shared.hear_source(word);
-    }
-
-    /// The source has not been heard for too long.
-    pub fn miss(&self) {
-        self.shared.hear_source(source::Word::Silent);
-    }
-
-    /// None once nobody else has a handle any more.
-    fn handle(&self) -> Option<Handle> {
-        Some(Handle {
-            shared: self.shared.clone(),
-            settings: self.settings.clone(),
-            listed: self.listed.clone(),
-            probes: self.probes.upgrade()?,
-            _keeper: None,
-            _source: None,
-            runtime: self.runtime.clone(),
-        })
     }
 }
 

@@ -96,12 +96,8 @@ impl Scene {
 
 fn configured(node: &Node) -> config::Node {
     config::Node {
-        name: node.name().into(),
-        host: "127.0.0.1".into(),
-        port: node.port(),
-        weight: 100,
-        zone: String::new(),
         max_servers: 60,
+        ..config::Node::at(node.name(), "127.0.0.1", node.port())
     }
 }
 

@@ -110,6 +110,7 @@ impl Cluster {
         Target {
             name: "pg1".into(),
             host: "127.0.0.1".into(),
+            address: None,
             port: self.port,
         }
     }

@@ -117,6 +117,16 @@ async fn the_tls_modes_do_what_libpqs_do() {
         host: "[::1]".into(),
         ..cluster.target()
     };
+    let address = Some(std::net::Ipv4Addr::new(127, 0, 0, 2).into());
+    let pinned = Target {
+        address,
+        ..localhost.clone()
+    };
+    let nowhere = Target {
+        host: "no.such.host.invalid".into(),
+        address,
+        ..cluster.target()
+    };
     let numeric = cluster.target();
     let untrusted = TlsSide {
         ca: Some(cluster.file("ed25519.crt")),
@@ -148,6 +158,9 @@ async fn the_tls_modes_do_what_libpqs_do() {
         ("app", &numeric, mode(TlsMode::VerifyFull, true), Some(true)),
         ("app", &elsewhere, mode(TlsMode::VerifyCa, true), Some(true)),
         ("app", &elsewhere, mode(TlsMode::VerifyFull, true), None),
+        ("app", &pinned, mode(TlsMode::VerifyFull, true), Some(true)),
+        ("app", &nowhere, mode(TlsMode::Disable, false), Some(false)),
+        ("app", &nowhere, mode(TlsMode::VerifyFull, true), None),
         ("app", &version6, mode(TlsMode::Disable, false), Some(false)),
     ] {
         let what = format!("{user} {} {:?}", target.host, tls.mode);
@@ -275,6 +288,7 @@ async fn no_server_and_a_silent_server_are_errors_in_time() {
         let target = Target {
             name: "gone".into(),
             host: host.into(),
+            address: None,
             port,
         };
         for mode in [TlsMode::Disable, TlsMode::Prefer] {

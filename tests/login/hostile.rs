@@ -380,6 +380,7 @@ async fn hostile_servers_end_the_dial_with_an_error() {
         let target = Target {
             name: "liar".into(),
             host: addr.ip().to_string(),
+            address: None,
             port: addr.port(),
         };
         let error = dial(&target, &connector, &login, Instant::now() + PATIENCE)

@@ -284,12 +284,8 @@ impl Server {
 
     pub fn node(&self, name: &str) -> config::Node {
         config::Node {
-            name: name.into(),
-            host: "127.0.0.1".into(),
-            port: self.port,
-            weight: 100,
-            zone: String::new(),
             max_servers: 10,
+            ..config::Node::at(name, "127.0.0.1", self.port)
         }
     }
 }

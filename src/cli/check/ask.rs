@@ -97,6 +97,9 @@ impl Login {
             .dbname(database)
             .application_name("pgsluice check")
             .ssl_mode(self.ssl_mode);
+        if let Some(address) = node.address {
+            dial.hostaddr(address);
+        }
         if let Some(password) = password {
             dial.password(password.reveal());
         }

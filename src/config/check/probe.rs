@@ -1,6 +1,6 @@
 //! `[probe]`: the probes' login and pace.
 
-use super::{Context, MINUTE, MS, secrets::Ways};
+use super::{Context, HOUR, MINUTE, MS, SECOND, secrets::Ways};
 use crate::config::{Probe, problem::Problem, raw};
 
 impl Context<'_, '_> {
@@ -26,6 +26,9 @@ impl Context<'_, '_> {
             timeout: self
                 .time(&raw.timeout, "probe.timeout", MS, MINUTE)
                 .unwrap_or(default.timeout),
+            lookup_interval: self
+                .time(&raw.lookup_interval, "probe.lookup_interval", SECOND, HOUR)
+                .unwrap_or(default.lookup_interval),
         };
         if probe.busy_interval > probe.interval {
             let either = raw.busy_interval.as_ref().or(raw.interval.as_ref());

@@ -21,12 +21,8 @@ const FOREIGN: u64 = 8;
 
 pub(super) fn node(index: usize) -> config::Node {
     config::Node {
-        name: format!("pg{index}"),
-        host: format!("host{index}"),
-        port: 5432,
-        weight: 100,
-        zone: String::new(),
         max_servers: 10,
+        ..config::Node::at(format!("pg{index}"), format!("host{index}"), 5432)
     }
 }
 

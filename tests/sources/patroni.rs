@@ -1,8 +1,4 @@
-//! Patroni as the source of nodes: a made-up API that says what a test wants, and the real thing with etcd.
-
-#[path = "../nodes/mod.rs"]
-mod nodes;
-mod real;
+//! Patroni as the source of nodes: a made-up API that says what a test wants.
 
 use std::{
     io::{Read, Write},
@@ -11,10 +7,14 @@ use std::{
     time::Duration,
 };
 
-use nodes::{Probed, Server, config, installations, is_primary};
 use pgsluice::{
     config::{Config, HttpUrl},
     topology::{Alarm, Health, Reason},
+};
+
+use crate::{
+    nobody,
+    nodes::{Probed, Server, config, installations, is_primary},
 };
 
 /// Answers every request with the text that it holds; while that is empty, it hangs up.
@@ -72,12 +72,6 @@ fn answer(mut client: TcpStream, body: &str) {
         let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n");
         let _ = client.write_all(format!("{head}{body}").as_bytes());
     }
-}
-
-/// A port on which nobody listens.
-fn nobody() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 #[test]

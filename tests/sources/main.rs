@@ -1,0 +1,15 @@
+//! Where nodes come from: Patroni's API and name servers, made up and real.
+
+mod names;
+#[path = "../nodes/mod.rs"]
+mod nodes;
+mod patroni;
+mod patroni_real;
+
+use std::net::TcpListener;
+
+/// A port on which nobody listens.
+fn nobody() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
