@@ -281,9 +281,9 @@ impl Local {
 
     fn sweep(&self) {
         self.context.pools.sweep();
-        self.context
-            .registry
-            .report_long_pins(LONG_PIN, Instant::now());
+        let (registry, now) = (&self.context.registry, Instant::now());
+        registry.report_long_pins(LONG_PIN, now);
+        registry.expire(&self.context.config.borrow().limits, now);
     }
 
     fn follow(&self, topology: &Arc<Topology>, followed: &AtomicU64) {

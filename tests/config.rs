@@ -325,16 +325,13 @@ fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
 fn keys_without_effect_are_warned_about_unless_they_say_the_default() {
     let silent = "[pool]\nopaque = \"pin\"\n[failover]\nhold = \"30s\"";
     assert_eq!(warnings(silent), [""; 0]);
-    let text = "[pool]\nmultiplex = \"off\"\n[limits]\nidle_timeout = \"1m\"";
+    let text = "[pool]\nmultiplex = \"off\"";
     let later = |place, key| {
         format!(
             "p.toml:{place}: `{key}` is not in effect yet; this version accepts the key and behaves as with the default"
         )
     };
-    let expected = [
-        later("2:13", "pool.multiplex"),
-        later("4:16", "limits.idle_timeout"),
-    ];
+    let expected = [later("2:13", "pool.multiplex")];
     assert_eq!(warnings(text), expected);
 }
 
@@ -535,22 +532,11 @@ fn the_default_file_shows_every_key() {
 
 #[test]
 fn the_default_file_is_honest_about_what_is_not_in_effect() {
-    // With values that are not the default, each key of a later version gives a warning.
-    let other = [
-        ("[pool]", "multiplex", "\"off\""),
-        ("[limits]", "idle_timeout", "\"1s\""),
-        ("[limits]", "idle_transaction_timeout", "\"1s\""),
-    ];
-    for (table, key, value) in other {
-        assert_eq!(
-            warnings(&format!("{table}\n{key} = {value}")).len(),
-            1,
-            "{table} {key}"
-        );
-    }
-    // And the file says so of each of them.
+    // With a value that is not the default, the key of a later version gives a warning.
+    assert_eq!(warnings("[pool]\nmultiplex = \"off\"").len(), 1);
+    // And the file says so.
     let said = DEFAULT_FILE.matches("Not in effect yet.").count();
-    assert_eq!(said, other.len());
+    assert_eq!(said, 1);
 }
 
 // ---- The binary.

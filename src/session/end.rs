@@ -9,7 +9,7 @@ use super::{
     catalogue::Reliance,
     outcome::{Cause, Place, Ties, Verdict, outcome},
     pins::Trace,
-    registry::Signal,
+    registry::{Activity, Signal},
     relay::{End, ServerEnd, Step},
     shutdown::Lost,
     tenure::{Tenure, tenure},
@@ -313,6 +313,11 @@ impl Session {
             Signal::None => None,
             Signal::Drain if in_transaction || !self.client_is_served() => None,
             Signal::Drain | Signal::End => Some(End::Error(shutting_down())),
+            Signal::Expired(activity, since) if self.entry.activity() != (activity, since) => {
+                self.entry.take_back_signal();
+                None
+            }
+            Signal::Expired(activity, _) => Some(End::Error(idle_too_long(activity))),
         }
     }
 }
@@ -323,6 +328,20 @@ pub(super) fn shutting_down() -> Error {
         Kind::ShuttingDown,
         "terminating connection due to administrator command",
     )
+}
+
+/// PostgreSQL's own words.
+fn idle_too_long(activity: Activity) -> Error {
+    match activity {
+        Activity::IdleInTransaction => Error::proxy(
+            Kind::IdleInTransaction,
+            "terminating connection due to idle-in-transaction timeout",
+        ),
+        Activity::Idle | Activity::Active => Error::proxy(
+            Kind::Idle,
+            "terminating connection due to idle-session timeout",
+        ),
+    }
 }
 
 /// The session's state is on a node that takes no more work.

@@ -7,6 +7,7 @@ use super::{
     Link, Session,
     catalogue::Judged,
     outcome::Flight,
+    registry::Activity,
     relay::{End, Step},
     statement::{Control, Statement},
 };
@@ -129,6 +130,8 @@ impl Session {
         let is_ending = lost.batch == Batch::Ending;
         if lost.is_over(frame.tag) {
             self.link = Link::Free;
+            let now = self.context.pools.now();
+            self.entry.set_activity(Activity::Idle, now);
         }
         match frame.tag {
             b'P' if is_ending => self.remember_unparsed(frame),

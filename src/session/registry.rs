@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::connection::Backend;
+use crate::{config::Limits, server::connection::Backend};
 
 /// What a session was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Signal {
     Drain,
     /// End now.
     End,
+    /// End, if this is still what the session does: it has waited for its client since then, for too long.
+    Expired(Activity, Instant),
 }
 
 /// What a session is doing, since when.
@@ -142,6 +144,25 @@ impl Entry {
         self.wake();
     }
 
+    /// What was sent is not to be obeyed any more.
+    pub fn take_back_signal(&self) {
+        self.signal.set(Signal::None);
+    }
+
+    /// Asks the session to end if it has waited for its client too long.
+    fn expire(&self, limits: &Limits, now: Instant) {
+        let (activity, since) = self.activity.get();
+        let limit = match activity {
+            Activity::Idle => limits.idle_timeout,
+            Activity::IdleInTransaction => limits.idle_transaction_timeout,
+            Activity::Active => None,
+        };
+        let is_over = limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+        if is_over && self.signal.get() == Signal::None {
+            self.send(Signal::Expired(activity, since));
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -162,7 +183,7 @@ impl Registry {
             signal: Cell::new(Signal::None),
             waker: RefCell::default(),
             backend: RefCell::default(),
-            activity: Cell::new((Activity::Idle, now)),
+            activity: Cell::new((Activity::Active, now)),
             cancelled: Cell::new(false),
             pin: Cell::new(None),
         });
@@ -202,6 +223,18 @@ impl Registry {
                 let seconds = now.duration_since(since).as_secs();
                 tracing::info!(session = entry.id, reason, seconds, "keeps its server");
             }
+        }
+    }
+
+    /// Sessions that have waited for their clients too long are to end.
+    pub fn expire(&self, limits: &Limits, now: Instant) {
+        if limits
+            .idle_timeout
+            .or(limits.idle_transaction_timeout)
+            .is_some()
+        {
+            let entries = self.entries.borrow();
+            entries.values().for_each(|entry| entry.expire(limits, now));
         }
     }
 

@@ -135,6 +135,8 @@ impl Visit {
                 Signal::None => Poll::Pending,
                 // Nothing that it streams is a transaction of its own: a drain need not wait for it.
                 Signal::Drain | Signal::End => Poll::Ready(shutting_down()),
+                // It is at work as long as it lasts.
+                Signal::Expired(..) => Poll::Pending,
             }
         })
         .await

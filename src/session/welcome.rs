@@ -12,7 +12,7 @@ use super::{
     kept::Kept,
     outcome::Flight,
     pins::Pins,
-    registry::{SESSION_MODE, Signal},
+    registry::{Activity, SESSION_MODE, Signal},
     replication,
     schema::SchemaTrace,
     sequences::SequenceState,
@@ -154,6 +154,8 @@ impl Session {
         backend::backend_key_data(&mut self.out, pid, &key);
         self.key = Some(Box::new((pid, key)));
         backend::ready_for_query(&mut self.out, TransactionStatus::Idle.as_byte());
+        self.entry
+            .set_activity(Activity::Idle, self.context.pools.now());
         Ok(())
     }
 

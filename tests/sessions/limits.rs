@@ -51,6 +51,42 @@ fn a_server_is_replaced_at_the_end_of_its_lifetime_but_not_inside_a_transaction(
     assert_ne!(other.value("SELECT pg_backend_pid()"), first);
 }
 
+#[test]
+fn sessions_that_idle_too_long_are_ended_by_where_they_idle_and_those_at_work_are_not() {
+    let bed = Bed::with(3, |c| {
+        c.limits.idle_timeout = Some(Duration::from_secs(4));
+        c.limits.idle_transaction_timeout = Some(Duration::from_secs(2));
+    });
+    let (mut idle, mut failed, mut working) = (bed.client(), bed.client(), bed.client());
+    let mut pinned = Client::connect(bed.session, &bed.database, USER);
+    let mut opened = bed.client();
+    working.send(&query("SELECT pg_sleep(7)"));
+    opened.ok("CREATE TABLE t (i int)");
+    opened.ok("BEGIN; INSERT INTO t VALUES (1)");
+    failed.ok("BEGIN");
+    failed.error("SELECT 1/0");
+    assert_eq!(opened.farewell(), "E[FATAL 25P03]");
+    assert_eq!(failed.farewell(), "E[FATAL 25P03]");
+    assert_eq!(idle.farewell(), "E[FATAL 57P05]");
+    assert_eq!(pinned.farewell(), "E[FATAL 57P05]");
+    assert_eq!(word(&working.until_ready()), "TDCZI");
+    // Both transactions were rolled back, and their servers are no lost places.
+    let mut again: Vec<_> = (0..3).map(|_| bed.client()).collect();
+    for client in &mut again {
+        client.ok("BEGIN");
+        assert_eq!(client.value("SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
+fn a_session_that_speaks_before_its_time_is_over_begins_anew() {
+    let bed = Bed::with(1, |c| c.limits.idle_timeout = Some(Duration::from_secs(2)));
+    let mut client = bed.client();
+    let born = "SELECT clock_timestamp() - backend_start > '5s' \
+                FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    wait_until("it has lived much longer", || client.value(born) == "t");
+}
+
 /// Whether a login gets as far as ReadyForQuery.
 fn is_let_in(addr: std::net::SocketAddr, parameters: &[(&str, &str)]) -> bool {
     let mut client = open(addr, parameters);

@@ -272,7 +272,7 @@ impl<'a, 'r> Context<'a, 'r> {
 
     fn limits(&mut self, raw: raw::Limits) -> Limits {
         let default = Limits::default();
-        let limits = Limits {
+        Limits {
             max_clients: self
                 .count(&raw.max_clients, "limits.max_clients", 1..=MAX_CLIENTS)
                 .unwrap_or(default.max_clients),
@@ -292,20 +292,7 @@ impl<'a, 'r> Context<'a, 'r> {
                 &raw.idle_transaction_timeout,
                 "limits.idle_transaction_timeout",
             ),
-        };
-        self.later(
-            &raw.idle_timeout,
-            "limits.idle_timeout",
-            &limits.idle_timeout,
-            &None,
-        );
-        self.later(
-            &raw.idle_transaction_timeout,
-            "limits.idle_transaction_timeout",
-            &limits.idle_transaction_timeout,
-            &None,
-        );
-        limits
+        }
     }
 
     /// `"0s"` means never.
