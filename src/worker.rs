@@ -284,6 +284,7 @@ impl Local {
         let (registry, now) = (&self.context.registry, Instant::now());
         registry.report_long_pins(LONG_PIN, now);
         registry.expire(&self.context.config.borrow().limits, now);
+        registry.look_at_peers();
     }
 
     fn follow(&self, topology: &Arc<Topology>, followed: &AtomicU64) {

@@ -170,6 +170,7 @@ impl Default for Limits {
             max_clients: 10_000,
             login_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
+            peer_timeout: Duration::from_secs(30),
             idle_timeout: None,
             idle_transaction_timeout: None,
         }

@@ -268,6 +268,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Between SIGTERM and the end of sessions that are still in a transaction.
     pub drain_timeout: Duration,
+    /// A client or server that has not acknowledged what was sent to it for so long is gone.
+    pub peer_timeout: Duration,
     /// A session idle outside a transaction for longer ends with 57P05; None: never.
     pub idle_timeout: Option<Duration>,
     /// A session idle inside a transaction for longer ends with 25P03; None: never.

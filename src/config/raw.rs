@@ -146,6 +146,7 @@ pub struct Limits {
     pub max_clients: Given<Whole>,
     pub login_timeout: Given<Time>,
     pub drain_timeout: Given<Time>,
+    pub peer_timeout: Given<Time>,
     pub idle_timeout: Given<Time>,
     pub idle_transaction_timeout: Given<Time>,
 }

@@ -42,7 +42,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// No delay, keepalive. Not TCP_USER_TIMEOUT: Linux also counts a window that stays closed while the peer answers, so it
-/// would cut a client that pauses in a pager, or a server that waits for a lock in the middle of a COPY.
+/// would cut a client that pauses in a pager, or a server that waits for a lock in the middle of a COPY. See
+/// [`super::silence`].
 pub fn configure(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()

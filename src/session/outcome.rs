@@ -43,7 +43,7 @@ pub enum Cause {
     ShutDown,
     /// Its node has lost the role for which it was taken.
     Deposed,
-    /// Its node has not answered for longer than the probes wait.
+    /// Its node has not answered for longer than the probes wait, or acknowledges nothing of what it was sent.
     Silent,
 }
 

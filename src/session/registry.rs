@@ -12,6 +12,9 @@ use std::{
 
 use crate::{config::Limits, server::connection::Backend};
 
+/// A session looks at its peers once in so many calls of [`Registry::look_at_peers`].
+const TURNS: u64 = 5;
+
 /// What a session was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -46,6 +49,8 @@ pub struct Entry {
     activity: Cell<(Activity, Instant)>,
     /// A CancelRequest came while it held no server.
     cancelled: Cell<bool>,
+    /// It is to look whether its peers still answer.
+    looks: Cell<bool>,
     pin: Cell<Option<Pinned>>,
 }
 
@@ -73,6 +78,12 @@ impl Entry {
     /// Whether it was cancelled since the last call.
     pub fn take_cancelled(&self) -> bool {
         self.cancelled.take()
+    }
+
+    /// Whether it is to look at its peers, as of the last call.
+    #[inline]
+    pub fn take_look(&self) -> bool {
+        self.looks.get() && self.looks.take()
     }
 
     pub fn signal(&self) -> Signal {
@@ -174,6 +185,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: RefCell<HashMap<u64, Rc<Entry>>>,
+    /// Whose turn it is to look at its peers.
+    turn: Cell<u64>,
 }
 
 impl Registry {
@@ -185,6 +198,7 @@ impl Registry {
             backend: RefCell::default(),
             activity: Cell::new((Activity::Active, now)),
             cancelled: Cell::new(false),
+            looks: Cell::new(false),
             pin: Cell::new(None),
         });
         self.entries.borrow_mut().insert(id, entry.clone());
@@ -204,6 +218,17 @@ impl Registry {
         let entries = self.entries.borrow();
         let holders = entries.values().filter(|e| e.backend.borrow().is_some());
         holders.for_each(|entry| entry.wake());
+    }
+
+    /// Some sessions, at each call others, look whether their peers still answer.
+    pub fn look_at_peers(&self) {
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % TURNS);
+        let entries = self.entries.borrow();
+        for entry in entries.values().filter(|e| e.id % TURNS == turn) {
+            entry.looks.set(true);
+            entry.wake();
+        }
     }
 
     /// Sessions that keep a server of `node`, and have nothing open there.

@@ -17,7 +17,9 @@ use tokio::{
 };
 
 use super::{Inbound, Link, Session, blocks::Blocks, outcome::Cause, registry::Signal};
-use crate::{error::Error, metrics::Count, net::Stream, server::pool::Pool, wire::buffer::Buffer};
+use crate::{
+    error::Error, metrics::Count, net, net::Stream, server::pool::Pool, wire::buffer::Buffer,
+};
 
 /// Rounds of one poll: a busy session lets the worker's others run after so many.
 const MAX_ROUNDS: u32 = 16;
@@ -112,6 +114,11 @@ impl Session {
         }
         if self.poll_silence(cx).is_ready() {
             return Poll::Ready(Step::Ended(End::ClientGone));
+        }
+        if self.entry.take_look()
+            && let Some(step) = self.silent_peer()
+        {
+            return Poll::Ready(step);
         }
         let waits_for_client = match &self.link {
             Link::Free | Link::Lost(_) => true,
@@ -234,6 +241,21 @@ impl Session {
             }
             Ok(Moved::Closed) => Err(self.server_gone("end of file")),
             Err(error) => Err(self.server_gone(&error.to_string())),
+        }
+    }
+
+    /// A peer that the network has taken away, which nothing else would tell for a quarter of an hour.
+    #[cold]
+    fn silent_peer(&self) -> Option<Step> {
+        let patience = self.context.config.borrow().limits.peer_timeout;
+        if net::is_silent(self.client.tcp(), patience) {
+            return Some(Step::Ended(End::ClientGone));
+        }
+        match &self.link {
+            Link::Held { server, .. } if net::is_silent(server.stream.tcp(), patience) => {
+                Some(Step::ServerEnded(ServerEnd::GivenUp(Cause::Silent)))
+            }
+            _ => None,
         }
     }
 

@@ -9,7 +9,16 @@ use std::{
     },
 };
 
+use nix::libc;
+use socket2::{SockFilter, SockRef};
+
 use crate::bed::{Bed, config, shared};
+
+/// The kernel drops whatever comes for this socket, as a network might: nothing is acknowledged, nothing is refused.
+pub fn cut_off(stream: &TcpStream) {
+    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    SockRef::from(stream).attach_filter(&[drop_all]).unwrap();
+}
 
 /// Bytes of a write when nothing is split.
 const WHOLE: usize = 64 * 1024;
@@ -69,6 +78,11 @@ impl Forwarder {
     /// Words that have not come yet.
     pub fn unspoiled(&self) -> usize {
         self.shared.spoils.lock().unwrap().len()
+    }
+
+    /// Nothing reaches the present connections any more, and none of them ends; new ones are forwarded as before.
+    pub fn cut_off(&self) {
+        self.shared.streams.lock().unwrap().iter().for_each(cut_off);
     }
 
     /// Ends every connection; new ones are forwarded as before.

@@ -31,6 +31,7 @@ mod prepared;
 mod relay;
 mod reread;
 mod settings;
+mod silent;
 mod split;
 mod vanish;
 mod waiting;

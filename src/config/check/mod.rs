@@ -287,6 +287,9 @@ impl<'a, 'r> Context<'a, 'r> {
                     LONG,
                 )
                 .unwrap_or(default.drain_timeout),
+            peer_timeout: self
+                .time(&raw.peer_timeout, "limits.peer_timeout", SECOND, HOUR)
+                .unwrap_or(default.peer_timeout),
             idle_timeout: self.unless_zero(&raw.idle_timeout, "limits.idle_timeout"),
             idle_transaction_timeout: self.unless_zero(
                 &raw.idle_transaction_timeout,
