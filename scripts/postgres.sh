@@ -60,6 +60,11 @@ install_patroni() {
   return "$result"
 }
 
+# `ip`, for the test that cuts networks, which runs as root only.
+install_iproute() {
+  [ "$(id -u)" -ne 0 ] || command -v ip >/dev/null || apt_install iproute2
+}
+
 install_compiler() {
   command -v cc >/dev/null || apt_install gcc libc6-dev
 }

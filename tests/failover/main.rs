@@ -15,6 +15,7 @@ mod load;
 mod lost;
 #[path = "../nodes/mod.rs"]
 mod nodes;
+mod partition;
 mod proxied;
 mod readers;
 mod replication;
