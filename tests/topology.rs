@@ -5,7 +5,11 @@
 
 mod nodes;
 
-use std::{process::Stdio, sync::Arc, time::Instant};
+use std::{
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -107,6 +111,36 @@ fn a_frozen_replica_leaves_rotation_and_returns_with_its_generation() {
         assert_eq!(generation(&after, "pg2"), generation(&before, "pg2"));
         assert!(!probed.ever(|t| t.number >= before.number && t.primary.is_none()));
     }
+}
+
+#[test]
+fn a_replica_that_lags_or_does_not_stream_leaves_rotation_under_that_word() {
+    let primary = Server::primary(&installations()[0]);
+    primary.sql("CREATE TABLE t (id int)");
+    let (pg2, pg3) = (primary.replica(), primary.replica());
+    let mut config = config(vec![primary.node("pg1"), pg2.node("pg2"), pg3.node("pg3")]);
+    config.reads.max_staleness = Duration::from_secs(1);
+    let probed = Probed::with(config);
+    let wait = |reason: Reason| {
+        let deadline = Instant::now() + nodes::PATIENCE;
+        let is_so = |t: &Topology| {
+            let up = [true, reason == Reason::Answering, true];
+            t.nodes.iter().map(|n| n.is_up()).eq(up) && t.nodes[1].reason == reason
+        };
+        while !is_so(&probed.handle.current()) {
+            let t = probed.handle.current();
+            assert!(Instant::now() < deadline, "never {reason:?}: {t:#?}");
+            primary.sql("INSERT INTO t VALUES (1)");
+        }
+    };
+    wait(Reason::Answering);
+    pg2.sql("SELECT pg_wal_replay_pause()");
+    wait(Reason::Lagging);
+    pg2.sql("SELECT pg_wal_replay_resume()");
+    wait(Reason::Answering);
+    pg2.sql("ALTER SYSTEM SET primary_conninfo = ''");
+    pg2.sql("SELECT pg_reload_conf()");
+    wait(Reason::NotStreaming);
 }
 
 #[test]

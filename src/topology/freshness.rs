@@ -155,7 +155,8 @@ impl Samples {
         self.taken.push_back(Sample { asked, insert });
     }
 
-    /// A replica of `system_id` and `timeline`, asked at `asked`, has replayed up to `replay`.
+    /// A replica of `system_id` and `timeline`, asked at `asked`, has replayed up to `replay`. Returns how far that is behind the
+    /// newest sample, at least; it grows no more while the primary is away.
     pub fn prove(
         &self,
         freshness: &Freshness,
@@ -163,21 +164,28 @@ impl Samples {
         timeline: Option<u32>,
         asked: Instant,
         replay: Option<Lsn>,
-    ) {
+    ) -> Duration {
         let of_line = self
             .line
             .is_some_and(|line| line.system_id == system_id && Some(line.timeline) == timeline);
-        let reached = replay.filter(|_| of_line).and_then(|r| self.newest_at(r));
-        match reached {
+        let Some(replay) = replay.filter(|_| of_line) else {
+            freshness.void();
+            return Duration::ZERO;
+        };
+        let reached = self.taken.partition_point(|s| s.insert <= replay);
+        match reached.checked_sub(1).map(|last| self.taken[last].asked) {
             Some(as_of) => freshness.prove(Moment::of(as_of), Moment::of(asked)),
             None => freshness.void(),
         }
+        self.age(reached)
     }
 
-    /// When the newest sample was asked that `replay` has reached.
-    fn newest_at(&self, replay: Lsn) -> Option<Instant> {
-        let reached = self.taken.partition_point(|s| s.insert <= replay);
-        reached.checked_sub(1).map(|last| self.taken[last].asked)
+    /// How much older a sample is than the newest; zero if there is none of this index.
+    fn age(&self, index: usize) -> Duration {
+        match (self.taken.get(index), self.taken.back()) {
+            (Some(sample), Some(newest)) => newest.asked.saturating_duration_since(sample.asked),
+            _ => Duration::ZERO,
+        }
     }
 }
 

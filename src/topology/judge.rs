@@ -30,6 +30,8 @@ struct Entry {
     view: Arc<NodeView>,
     /// An operator wants no reads there. It outlives reloads, and what the node is meanwhile.
     is_drained: bool,
+    /// A replica that replays what is older than [`Rules::max_staleness`].
+    lags: bool,
 }
 
 /// What became of an operator's wish to drain a node, or to end that.
@@ -51,6 +53,8 @@ pub(super) struct Rules {
     pub settle: Duration,
     /// Follow a promotion even while the old primary answers and streams.
     pub trust_promotion: bool,
+    /// A replica that is further behind serves no reads.
+    pub max_staleness: Duration,
 }
 
 /// Where writes stand after a start.
@@ -195,7 +199,7 @@ impl Judge {
         {
             self.entries.iter().for_each(|e| e.view.freshness.void());
         }
-        let view = &self.entries[index].view;
+        let Entry { view, lags, .. } = &mut self.entries[index];
         match fact {
             Fact::Answer(Answer {
                 asked,
@@ -214,8 +218,17 @@ impl Judge {
                 ..
             }) => {
                 let timeline = view.timeline;
-                self.samples
-                    .prove(&view.freshness, *system_id, timeline, *asked, *replay);
+                let lag =
+                    self.samples
+                        .prove(&view.freshness, *system_id, timeline, *asked, *replay);
+                // One that was too far behind returns when it has caught up well, or it would go and come with each answer.
+                let max_staleness = self.rules.max_staleness;
+                *lags = lag
+                    > if *lags {
+                        max_staleness / 2
+                    } else {
+                        max_staleness
+                    };
             }
             // Until the next answer it may have been restarted in its own past.
             Fact::LinkLost => view.freshness.void(),
@@ -333,6 +346,7 @@ impl Judge {
             system_id: entry.record.system_id(),
             word: entry.record.word(),
             receiving: entry.record.is_receiving(),
+            lagging: entry.lags,
             incumbent: self.incumbent.as_ref() == Some(&entry.place),
             vouched: matches!(&self.source, source::Word::Leader(place) if *place == entry.place),
         }
@@ -347,6 +361,7 @@ impl Judge {
             record: Record::new(now),
             view: Arc::new(view),
             is_drained: false,
+            lags: false,
         }
     }
 

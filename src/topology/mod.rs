@@ -76,7 +76,7 @@ pub enum Health {
     Draining,
     /// Writable, but on a timeline that has been left behind, or of another cluster: nothing is sent there.
     Fenced,
-    /// No answer, refused, or starting up; or a replica that does not follow the primary.
+    /// No answer, refused, or starting up; or a replica that does not follow the primary, or too far behind.
     Down,
 }
 
@@ -131,6 +131,8 @@ pub enum Reason {
     OtherTimeline,
     /// Its WAL receiver has gone, while another replica's runs.
     NotStreaming,
+    /// It replays what the primary wrote longer ago than `reads.max_staleness`.
+    Lagging,
 }
 
 impl Reason {
@@ -154,6 +156,7 @@ impl Reason {
             Reason::Disputed => "disputed",
             Reason::OtherTimeline => "other_timeline",
             Reason::NotStreaming => "not_streaming",
+            Reason::Lagging => "lagging",
         }
     }
 }

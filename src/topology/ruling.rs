@@ -21,6 +21,8 @@ pub(super) struct Claim {
     pub word: Word,
     /// Its WAL receiver ran at its last answer.
     pub receiving: bool,
+    /// A replica that was too far behind when it last answered.
+    pub lagging: bool,
     /// It was the last to be seated on the highest timeline.
     pub incumbent: bool,
     /// A source calls it the leader.
@@ -251,6 +253,7 @@ impl Bench {
             true if timeline != self.memory.highest => Reason::OtherTimeline,
             // Without any that follows, those that did are still the best there is.
             false if self.is_followed => Reason::NotStreaming,
+            _ if claim.lagging => Reason::Lagging,
             _ => return None,
         };
         matches!(self.seat, Seat::Taken(_)).then_some((Health::Down, reason))

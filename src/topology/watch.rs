@@ -112,6 +112,7 @@ fn rules(config: &Config, settings: &Settings) -> Rules {
         patience: settings.patience(),
         settle: config.failover.settle,
         trust_promotion: config.failover.trust_promotion,
+        max_staleness: config.reads.max_staleness,
     }
 }
 

@@ -147,6 +147,7 @@ const RULES: Rules = Rules {
     patience: PATIENCE,
     settle: SETTLE,
     trust_promotion: false,
+    max_staleness: Duration::MAX,
 };
 
 fn start(

@@ -15,6 +15,8 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_millis(800);
 const SETTLE: Duration = Duration::from_secs(5);
+/// Longer than anything but a test of it lasts.
+const MAX_STALENESS: Duration = Duration::from_secs(10_000);
 const TICK: Duration = Duration::from_millis(50);
 const OURS: u64 = 7;
 const FOREIGN: u64 = 8;
@@ -58,6 +60,7 @@ impl Sim {
             patience: PATIENCE,
             settle: SETTLE,
             trust_promotion,
+            max_staleness: MAX_STALENESS,
         };
         let mut judge = Judge::new(rules, state);
         let now = Instant::now();
@@ -394,6 +397,44 @@ fn a_source_that_is_silent_is_an_alarm_and_changes_nothing() {
         .hear_source(source::Word::Leaderless, sim.now)
         .unwrap();
     assert_eq!((t.primary, &t.alarms[..]), (Some(0), &[][..]));
+}
+
+#[test]
+fn a_replica_that_lags_leaves_rotation_until_it_has_caught_up_well() {
+    let at = |replay| Wal::Replaying {
+        timeline: Some(1),
+        replay: Some(Lsn(replay)),
+    };
+    let mut sim = Sim::steady(3);
+    let lagging = (Role::Replica, Health::Down, Reason::Lagging);
+    let write = |sim: &mut Sim, insert: u64, later: Duration| {
+        sim.now += later;
+        let insert = Lsn(insert);
+        sim.answers(
+            0,
+            Wal::Writing {
+                timeline: 1,
+                insert,
+            },
+        );
+        sim.answers(1, at(insert.0));
+    };
+    write(&mut sim, 200, TICK);
+    write(&mut sim, 300, MAX_STALENESS / 2);
+    sim.answers(2, at(199));
+    assert_eq!(sim.state(2).1, Health::Up, "by half of it");
+    write(&mut sim, 400, MAX_STALENESS);
+    sim.answers(2, at(199));
+    assert_eq!(sim.state(2), lagging);
+    assert_eq!(sim.state(1).1, Health::Up);
+    sim.answers(2, at(299));
+    assert_eq!(sim.state(2), lagging, "as far behind as before");
+    sim.loses(0, Dial::Refused);
+    sim.now += MAX_STALENESS * 2;
+    sim.answers(2, at(399));
+    assert_eq!(sim.state(2).1, Health::Up, "caught up");
+    sim.answers(2, at(399));
+    assert_eq!(sim.state(2).1, Health::Up, "and nothing is written");
 }
 
 #[test]
