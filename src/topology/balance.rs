@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::{Moment, NodeView, Role, Topology, load::Octaves};
 use crate::config::PrimaryReads;
 
@@ -68,143 +70,108 @@ fn choose_among(topology: &Topology, draw: &Draw, takes: Takes) -> Option<usize>
 }
 
 fn choose_by_zone(topology: &Topology, draw: &Draw, takes: Takes) -> Option<usize> {
+    let candidates = candidates(topology, draw, takes);
     if draw.zone.is_empty() {
-        return Candidates::new(topology, draw, takes).draw_two();
+        return draw_two(&candidates, draw.random).map(|it| it.index);
     }
-    let is_near = |node: &NodeView| takes(node) && node.config.zone == draw.zone;
-    let is_far = |node: &NodeView| takes(node) && node.config.zone != draw.zone;
-    let near = Candidates::new(topology, draw, &is_near);
-    let far = Candidates::new(topology, draw, &is_far);
-    match (near.draw_two(), far.draw_two()) {
+    let (near, far): (Candidates, Candidates) = candidates.into_iter().partition(|it| it.is_near);
+    let (near, far) = (draw_two(&near, draw.random), draw_two(&far, draw.random));
+    match (near, far) {
         (Some(own), Some(other)) => {
-            let (doing, could) = (near.in_flight(own), far.in_flight(other) + 1);
-            let overflows = doing * far.share_of(other) > OVERFLOW * could * near.share_of(own);
+            let (doing, could) = (own.in_flight, other.in_flight + 1);
+            let overflows = doing * other.share > OVERFLOW * could * own.share;
             Some(if overflows { other } else { own })
         }
         (own, other) => own.or(other),
     }
+    .map(|it| it.index)
 }
 
-struct Candidates<'a> {
-    topology: &'a Topology,
-    draw: &'a Draw<'a>,
-    takes: Takes<'a>,
-    /// The fastest's pace.
-    best: Option<Octaves>,
-    /// One of them has been in rotation for long. While none has, none is spared.
-    has_settled: bool,
+/// More nodes than this, and a choice allocates.
+type Candidates = SmallVec<[Candidate; 8]>;
+
+/// A node that may be chosen, as it was when the choice began: other workers change it meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// In `topology.nodes`.
+    index: usize,
+    share: u64,
+    in_flight: u64,
+    /// It is of the proxy's zone.
+    is_near: bool,
 }
 
-impl<'a> Candidates<'a> {
-    fn new(topology: &'a Topology, draw: &'a Draw<'a>, takes: Takes<'a>) -> Self {
-        let mut candidates = Candidates {
-            topology,
-            draw,
-            takes,
-            best: None,
-            has_settled: false,
-        };
-        let paces = candidates.nodes().filter_map(|(_, node)| node.load.pace());
-        let best = paces.min();
-        let has_settled = candidates
-            .nodes()
-            .any(|(_, node)| candidates.up_for(node) >= SLOW_START);
-        candidates.best = best;
-        candidates.has_settled = has_settled;
-        candidates.look_for_outliers();
-        candidates
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = (usize, &'a NodeView)> {
-        let nodes = self.topology.nodes.iter().map(|node| &**node).enumerate();
-        nodes.filter(|(_, node)| node.is_up() && node.config.weight > 0 && (self.takes)(node))
-    }
-
-    fn look_for_outliers(&self) {
-        let Some(best) = self.best else {
-            return;
-        };
-        for (_, node) in self.nodes() {
-            if node.load.compare(best, self.draw.now) {
-                let latency = node.load.latency(self.draw.now);
-                tracing::warn!(
-                    node = node.config.name,
-                    ?latency,
-                    "far slower than others: passed over for a while"
-                );
-            }
+fn candidates(topology: &Topology, draw: &Draw, takes: Takes) -> Candidates {
+    let nodes = topology.nodes.iter().map(|node| &**node).enumerate();
+    let open = nodes.filter(|(_, node)| node.is_up() && node.config.weight > 0 && takes(node));
+    let open: SmallVec<[(usize, &NodeView); 8]> = open.collect();
+    let up_for = |node: &NodeView| draw.now.since(Moment::of(node.since));
+    // While none has been in rotation for long, none is spared.
+    let is_alone = open.len() < 2;
+    let spares = !is_alone && open.iter().any(|(_, node)| up_for(node) >= SLOW_START);
+    let best = open.iter().filter_map(|(_, node)| node.load.pace()).min();
+    let of = |&(index, node): &(usize, &NodeView)| {
+        let pace = best.zip(node.load.pace_at(draw.now));
+        if let Some((best, own)) = pace {
+            look_for_outlier(node, own, best, draw.now);
         }
-    }
-
-    fn up_for(&self, node: &NodeView) -> Duration {
-        self.draw.now.since(Moment::of(node.since))
-    }
-
-    fn share(&self, node: &NodeView) -> u64 {
-        u64::from(node.config.weight) * self.ramp(node) * self.speed(node)
-    }
-
-    /// Of [`WHOLE`].
-    fn ramp(&self, node: &NodeView) -> u64 {
-        if !self.has_settled {
-            return WHOLE;
+        let ramp = if spares { ramp(up_for(node)) } else { WHOLE };
+        let speed = pace.map_or(WHOLE, |(best, own)| {
+            own.beyond(best).share_of(WHOLE, SPARED)
+        });
+        Candidate {
+            index,
+            share: u64::from(node.config.weight) * ramp * speed,
+            in_flight: u64::from(node.load.in_flight()),
+            is_near: node.config.zone == draw.zone,
         }
-        let up = self.up_for(node).min(SLOW_START).as_millis() as u64;
-        (WHOLE * up / SLOW_START.as_millis() as u64).max(FIRST)
-    }
+    };
+    open.iter().map(of).collect()
+}
 
-    /// Of [`WHOLE`].
-    fn speed(&self, node: &NodeView) -> u64 {
-        let own = node.load.pace_at(self.draw.now);
-        let beyond = self.best.zip(own).map(|(best, own)| own.beyond(best));
-        beyond.map_or(WHOLE, |octaves| octaves.share_of(WHOLE, SPARED))
+fn look_for_outlier(node: &NodeView, own: Octaves, best: Octaves, now: Moment) {
+    if node.load.compare(own, best, now) {
+        let latency = node.load.latency(now);
+        let node = &node.config.name;
+        tracing::warn!(
+            node,
+            ?latency,
+            "far slower than others: passed over for a while"
+        );
     }
+}
 
-    fn share_of(&self, index: usize) -> u64 {
-        self.share(&self.topology.nodes[index])
-    }
+/// Of [`WHOLE`], for a node that has been in rotation so long.
+fn ramp(up: Duration) -> u64 {
+    let up = up.min(SLOW_START).as_millis() as u64;
+    (WHOLE * up / SLOW_START.as_millis() as u64).max(FIRST)
+}
 
-    fn in_flight(&self, index: usize) -> u64 {
-        u64::from(self.topology.nodes[index].load.in_flight())
-    }
+fn draw_two(candidates: &[Candidate], [one, other]: [u32; 2]) -> Option<Candidate> {
+    let first = draw_one(candidates, one, None)?;
+    let second = draw_one(candidates, other, Some(first.index));
+    // Between equals the draw decides, which knows the shares: were the next one counted too, of two idle nodes the
+    // heavier would get everything.
+    let is_busier = |a: Candidate, b: Candidate| a.in_flight * b.share > b.in_flight * a.share;
+    Some(match second {
+        Some(second) if is_busier(first, second) => second,
+        _ => first,
+    })
+}
 
-    fn draw_two(&self) -> Option<usize> {
-        let [one, other] = self.draw.random;
-        let first = self.draw_one(one, None)?;
-        let Some(second) = self.draw_one(other, Some(first)) else {
-            return Some(first);
-        };
-        Some(if self.busier(first, second) {
-            second
-        } else {
-            first
-        })
-    }
-
-    /// One candidate by share, `without` left out.
-    fn draw_one(&self, random: u32, without: Option<usize>) -> Option<usize> {
-        let open = || self.nodes().filter(|(index, _)| Some(*index) != without);
-        let total: u64 = open().map(|(_, node)| self.share(node)).sum();
-        // `random / 2^32` of the total: always below it, as random < 2^32.
-        let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
-        let mut last = None;
-        for (index, node) in open() {
-            let share = self.share(node);
-            if point < share {
-                return Some(index);
-            }
-            point -= share;
-            // Another worker may make a share smaller meanwhile.
-            last = Some(index);
+/// One candidate by share, that of the index `without` left out.
+fn draw_one(candidates: &[Candidate], random: u32, without: Option<usize>) -> Option<Candidate> {
+    let open = || candidates.iter().filter(|it| Some(it.index) != without);
+    let total: u64 = open().map(|it| it.share).sum();
+    // `random / 2^32` of the total: always below it, as random < 2^32.
+    let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
+    for candidate in open() {
+        if point < candidate.share {
+            return Some(*candidate);
         }
-        last
+        point -= candidate.share;
     }
-
-    /// Whether `a` has more in flight per share than `b`. Between equals the draw decides, which knows the shares:
-    /// were the next one counted too, of two idle nodes the heavier would get everything.
-    fn busier(&self, a: usize, b: usize) -> bool {
-        self.in_flight(a) * self.share_of(b) > self.in_flight(b) * self.share_of(a)
-    }
+    None
 }
 
 #[cfg(test)]
@@ -321,9 +288,9 @@ mod tests {
         let total = t.nodes.iter().map(|n| n.config.weight).sum::<u32>();
         let draws = (0..total).map(|i| (u64::from(i) * (1 << 32) / u64::from(total)) as u32 + 1);
         let draw = draw([0, 0]);
-        let candidates = Candidates::new(&t, &draw, &|_| true);
-        let first = draws.filter_map(|random| candidates.draw_one(random, None));
-        assert_eq!(first.filter(|index| *index == 0).count(), 100);
+        let candidates = candidates(&t, &draw, &|_| true);
+        let first = draws.filter_map(|random| draw_one(&candidates, random, None));
+        assert_eq!(first.filter(|it| it.index == 0).count(), 100);
     }
 
     #[test]

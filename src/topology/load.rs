@@ -125,10 +125,11 @@ impl Load {
         is_outlier
     }
 
-    /// It is a candidate beside others, of which the fastest has the pace `best`. True if that makes it an outlier.
+    /// It is a candidate of the pace `own` beside others, of which the fastest has the pace `best`. True if that makes it
+    /// an outlier.
     #[must_use]
-    pub(super) fn compare(&self, best: Octaves, now: Moment) -> bool {
-        let is_far = self.pace_at(now).is_some_and(|own| own.beyond(best) > FAR);
+    pub(super) fn compare(&self, own: Octaves, best: Octaves, now: Moment) -> bool {
+        let is_far = own.beyond(best) > FAR;
         let since = self.suspected.load();
         match (is_far, since == Moment::NEVER) {
             (false, true) => false,
