@@ -361,6 +361,7 @@ impl Local {
         let Some(backend) = entry.backend() else {
             return entry.cancel_wait();
         };
+        entry.note_cancel_sent();
         // From here on the server serves nobody else until the cancel has reached EOF.
         let cancelling = backend.begin_cancel();
         let connector = self.context.pools.settings().connector;

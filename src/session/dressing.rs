@@ -7,9 +7,9 @@
 //! sent. Then a query sets what differs, and ends in COMMIT: if anything in it fails, the COMMIT is never read, and the
 //! server is left in a failed transaction, where it refuses whatever is not the end of one. Behind it goes therefore only
 //! what ends no transaction, and only if the settings that are changed do not decide how we read it ourselves; all else
-//! waits for the server's word. A failure ends the session, and the server is closed. Not so where a CancelRequest or a
-//! limit of time has hit our messages: that was meant for the client's statement, which fails as if it had been hit itself
-//! ([`super::lost`]).
+//! waits for the server's word. A failure ends the session, and the server is closed. Not so where a CancelRequest has
+//! hit our messages: that was meant for the client's statement, which fails as if it had been hit itself ([`super::lost`]).
+//! Where the client has sent none it was a limit of time, perhaps of the session before: what was sent goes to another server.
 
 use super::{
     Link, Session,
@@ -62,6 +62,7 @@ impl Session {
             true => Dressing::MayBeFollowed,
             false => Dressing::Alone,
         };
+        self.entry.forget_cancel_sent();
         self.context.counters.settings_applied.one();
         let mut message = Vec::new();
         frontend::parse(&mut message, "", OPEN);

@@ -232,6 +232,9 @@ impl Session {
         if let Some(buffer) = &mut self.to_client {
             buffer.discard(buffer.unseen().len());
         }
+        if !self.entry.was_cancel_sent() && self.begins_again() {
+            return true;
+        }
         if self.flush_client().await.is_err() {
             return false;
         }

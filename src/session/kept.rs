@@ -130,10 +130,34 @@ impl Session {
 
     /// Puts the copy back before what the client has sent since, as if nothing of it had been looked at.
     pub(super) fn rewind(&mut self, pipeline: &Pipeline) {
-        let Kept::Copy(mut kept) = std::mem::replace(&mut self.kept, Kept::Again) else {
-            return;
+        if let Kept::Copy(kept) = std::mem::replace(&mut self.kept, Kept::Again) {
+            self.take_back_names(kept.unseen(), pipeline);
+            self.put_back(kept);
+        }
+    }
+
+    /// The same for a server that has executed and answered nothing of it. False where it must not be sent again, since
+    /// there is no copy, or it holds more than one statement.
+    pub(super) fn begins_again(&mut self) -> bool {
+        let Kept::Copy(kept) = &self.kept else {
+            return false;
         };
-        self.take_back_names(kept.unseen(), pipeline);
+        let is_one = kept.unseen().is_empty() || unit(kept.unseen()).is_some();
+        let is_cut = self
+            .from_client
+            .as_ref()
+            .is_some_and(|b| b.is_inside_frame());
+        if !is_one || is_cut {
+            return false;
+        }
+        if let Kept::Copy(kept) = std::mem::replace(&mut self.kept, Kept::Again) {
+            self.flight = Flight::Nothing;
+            self.put_back(kept);
+        }
+        true
+    }
+
+    fn put_back(&mut self, mut kept: Box<Buffer>) {
         if let Some(answers) = &mut self.to_client {
             answers.abandon();
         }
@@ -164,11 +188,16 @@ fn unit(copy: &[u8]) -> Option<Unit> {
     if let [(b'Q', _)] = messages(copy).take(2).collect::<Vec<_>>()[..] {
         return Some(Unit::Query);
     }
-    let (mut count, mut executes, mut is_over) = (0, 0, false);
+    let (mut count, mut executes, mut is_bound, mut is_over) = (0, 0, false, false);
     for (tag, _) in messages(copy) {
         if is_over || !matches!(tag, b'P' | b'B' | b'D' | b'C' | b'E' | b'S') {
             return None;
         }
+        // What was bound before it would be another statement the second time.
+        if tag == b'P' && is_bound {
+            return None;
+        }
+        is_bound |= tag == b'B';
         count += 1;
         executes += usize::from(tag == b'E');
         is_over = tag == b'S';
@@ -244,6 +273,7 @@ mod tests {
             ("PBEBES", None),
             ("PBESPBES", None),
             ("PBESQ", None),
+            ("BEPS", None),
             ("Qd", None),
             ("PBHES", None),
             ("F", None),

@@ -51,6 +51,8 @@ pub struct Entry {
     cancelled: Cell<bool>,
     /// It is to look whether its peers still answer.
     looks: Cell<bool>,
+    /// One was sent on to its server, since it began to look for that.
+    cancel_sent: Cell<bool>,
     pin: Cell<Option<Pinned>>,
 }
 
@@ -84,6 +86,21 @@ impl Entry {
     #[inline]
     pub fn take_look(&self) -> bool {
         self.looks.get() && self.looks.take()
+    }
+
+    /// A CancelRequest is being sent on to its server.
+    pub fn note_cancel_sent(&self) {
+        self.cancel_sent.set(true);
+    }
+
+    /// From now on it looks whether one is.
+    pub fn forget_cancel_sent(&self) {
+        self.cancel_sent.set(false);
+    }
+
+    /// Whether one was, since then.
+    pub fn was_cancel_sent(&self) -> bool {
+        self.cancel_sent.get()
     }
 
     pub fn signal(&self) -> Signal {
@@ -199,6 +216,7 @@ impl Registry {
             activity: Cell::new((Activity::Active, now)),
             cancelled: Cell::new(false),
             looks: Cell::new(false),
+            cancel_sent: Cell::new(false),
             pin: Cell::new(None),
         });
         self.entries.borrow_mut().insert(id, entry.clone());

@@ -352,6 +352,9 @@ impl Session {
         match end {
             ServerEnd::Gone(_) => !self.suspect() && self.repeats(Some(Again::Replica)),
             ServerEnd::GivenUp(Cause::Silent) => self.repeats(Some(Again::Elsewhere)),
+            ServerEnd::Cancelled if !self.entry.was_cancel_sent() => {
+                self.repeats(Some(Again::Elsewhere))
+            }
             ServerEnd::GivenUp(_)
             | ServerEnd::Broke(_)
             | ServerEnd::ShutDown(_)
