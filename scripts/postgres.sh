@@ -43,17 +43,24 @@ install_postgres() {
   return "$result"
 }
 
-# Patroni and its store, for tests that start their own: Debian's services are neither started nor enabled.
-install_patroni() {
-  command -v patroni >/dev/null && command -v etcd >/dev/null && return
+# For tests that start their own: Debian's services are not started.
+install_without_services() {
   local policy=/usr/sbin/policy-rc.d made= result=0
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod +x "$policy"
     made=yes
   fi
-  apt_install etcd-server patroni python3-etcd || result=$?
+  apt_install "$@" || result=$?
   [ -z "$made" ] || as_root rm -f "$policy"
+  return "$result"
+}
+
+# Patroni and its store.
+install_patroni() {
+  command -v patroni >/dev/null && command -v etcd >/dev/null && return
+  local result=0
+  install_without_services etcd-server patroni python3-etcd || result=$?
   if command -v systemctl >/dev/null; then
     as_root systemctl disable --quiet etcd patroni 2>/dev/null || true
   fi
@@ -63,6 +70,14 @@ install_patroni() {
 # `ip`, for the test that cuts networks, which runs as root only.
 install_iproute() {
   [ "$(id -u)" -ne 0 ] || command -v ip >/dev/null || apt_install iproute2
+}
+
+# For the newest PostgreSQL of the distribution.
+install_repmgr() {
+  local bin
+  bin=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1)
+  [ -n "$bin" ] || return
+  [ -x "$bin/repmgr" ] || install_without_services "postgresql-$(basename "$(dirname "$bin")")-repmgr"
 }
 
 install_compiler() {

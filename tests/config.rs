@@ -138,7 +138,7 @@ fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     let cases = [
         ("workers = \"many\"", "1:11: bad value for `workers`: expected a whole number, found a string".to_owned()),
         ("workers = -1", "1:11: bad value for `workers`: expected a number from 0 to 1024".to_owned()),
-        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `zone`, `http`, `listener`, `node`, `patroni`, `pool`, `probe`, `reads`, `rule`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
+        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `zone`, `http`, `listener`, `node`, `patroni`, `repmgr`, `pool`, `probe`, `reads`, `rule`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
         ("[http]\nlisten = 7000", "2:10: bad value for `http.listen`: expected an IP address and a port such as \"127.0.0.1:7000\", or \"off\", found a number".to_owned()),
         ("[http]\nport = 7000", "2:1: unknown key `port` in `http`: expected `listen`".to_owned()),
         ("[pool]\nmode = \"statement\"", "2:8: `statement` is no value of `pool.mode`: expected `session` or `transaction`".to_owned()),
@@ -319,6 +319,49 @@ fn patroni_takes_the_place_of_nodes_and_its_urls_are_checked() {
     assert!(Config::from_patroni(&none, &none).is_err());
     let error = Config::from_patroni(&["http://u:hunter2@db1"], &[]).unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_bad_source_of_nodes_is_named_with_its_place_and_key() {
+    let users = "[[user]]\nname = \"app\"\npassword = \"x\"\n";
+    let of = |table: &str| parse(&format!("{table}\n{users}"));
+    let etcd = of("[patroni]\netcd = [\"http://[::1]\"]\nscope = \"main\"");
+    let etcd = etcd.unwrap().config.patroni.etcd.unwrap();
+    assert_eq!((etcd.urls[0].port, &*etcd.namespace), (2379, "/service"));
+    let node = "[[node]]\nname = \"a\"\nhost = \"db1\"\n";
+    let repmgr = of(&format!("{node}[repmgr]\ndatabase = \"repmgr\""));
+    assert_eq!(
+        repmgr.unwrap().config.repmgr.database.as_deref(),
+        Some("repmgr")
+    );
+    for (table, place, said) in [
+        (
+            "[patroni]\netcd = [\"db1:2379\"]\nscope = \"main\"",
+            "2:9: ",
+            "bad value for `patroni.etcd`",
+        ),
+        (
+            "[patroni]\netcd = [\"http://db1\"]",
+            "2:9: ",
+            "`patroni.scope` is missing",
+        ),
+        (
+            "[patroni]\netcd = [\"http://db1\"]\nscope = \"main\"\nuser = \"u\"",
+            "4:8: ",
+            "`patroni.password` is missing",
+        ),
+        (
+            "[repmgr]\ndatabase = \"repmgr\"\n[patroni]\nurls = [\"http://db1\"]",
+            "2:12: ",
+            "`repmgr.database`: `[patroni]` names the nodes already",
+        ),
+    ] {
+        let error = of(table).unwrap_err().to_string();
+        assert!(error.contains(&format!("{place}{said}")), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let alone = of("[repmgr]\ndatabase = \"repmgr\"").unwrap_err();
+    assert!(alone.to_string().contains("nobody to ask"), "{alone}");
 }
 
 #[test]

@@ -28,6 +28,14 @@ pub struct RunArgs {
     /// The REST API of a Patroni member, which names the servers; may be given several times
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     patroni: Vec<String>,
+    /// The servers' database with repmgr's metadata, which names the others
+    #[arg(long, value_name = "DATABASE", num_args = 0..=1, require_equals = true)]
+    #[arg(
+        default_missing_value = "repmgr",
+        requires = "node",
+        conflicts_with = "patroni"
+    )]
+    repmgr: Option<String>,
     /// A connection string with all the servers, as libpq takes it: postgres://user@host1,host2:5433/database
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "node", "patroni"])]
     url: Option<String>,
@@ -40,6 +48,10 @@ pub fn run(args: RunArgs) -> ExitCode {
             Some(url) => Config::from_url(url),
             None => Config::from_patroni(&args.patroni, &args.node),
         }
+        .map(|mut config| {
+            config.repmgr.database.clone_from(&args.repmgr);
+            config
+        })
         .map_err(|errors| super::refuse(&errors)),
     };
     match config {

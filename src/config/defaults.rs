@@ -13,6 +13,12 @@ pub const NODE_PORT: u16 = 5432;
 /// The port of a Patroni API that names none.
 pub const PATRONI_PORT: u16 = 8008;
 
+/// The port of an etcd that names none.
+pub const ETCD_PORT: u16 = 2379;
+
+/// Where Patroni keeps its clusters unless it is told otherwise.
+pub const NAMESPACE: &str = "/service";
+
 /// Called with the role's name; `pgsluice check` prints the function behind it.
 const AUTH_QUERY: &str =
     "SELECT verifier, can_login, valid_until, superuser, replication FROM pgsluice.lookup($1)";
@@ -39,6 +45,7 @@ impl Default for Config {
             listeners: default_listeners(pool.mode),
             nodes: Vec::new(),
             patroni: Patroni::default(),
+            repmgr: Repmgr::default(),
             pool,
             probe: Probe::default(),
             reads: Reads::default(),
@@ -97,7 +104,17 @@ impl Default for Patroni {
     fn default() -> Self {
         Patroni {
             urls: Vec::new(),
+            etcd: None,
             interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Repmgr {
+    fn default() -> Self {
+        Repmgr {
+            database: None,
+            interval: Duration::from_secs(5),
         }
     }
 }

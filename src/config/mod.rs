@@ -34,6 +34,8 @@ pub use self::{
     read::{Loaded, load, parse},
     reload::{Reload, diff},
     secret::Secret,
+    url::first_host,
+    value::is_host,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub nodes: Vec<Node>,
     pub patroni: Patroni,
+    pub repmgr: Repmgr,
     pub pool: Pool,
     pub probe: Probe,
     pub reads: Reads,
@@ -155,7 +158,7 @@ pub struct Node {
     pub max_servers: usize,
 }
 
-/// Where Patroni's REST API answers: `http://host:port`.
+/// Where Patroni's REST API or its store answers: `http://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     /// Host name or address, without brackets.
@@ -166,8 +169,30 @@ pub struct HttpUrl {
 /// Patroni as a source of nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patroni {
-    /// Of one member or more; empty: no Patroni.
+    /// The REST APIs of one member or more.
     pub urls: Vec<HttpUrl>,
+    pub etcd: Option<Etcd>,
+    /// How often it is asked.
+    pub interval: Duration,
+}
+
+/// Patroni's store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Etcd {
+    /// Never empty.
+    pub urls: Vec<HttpUrl>,
+    /// As in Patroni's own configuration.
+    pub namespace: String,
+    pub scope: String,
+    /// None: without a login.
+    pub login: Option<(String, Secret)>,
+}
+
+/// repmgr's metadata as a source of nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repmgr {
+    /// Where it is; None: no repmgr.
+    pub database: Option<String>,
     /// How often it is asked.
     pub interval: Duration,
 }

@@ -27,6 +27,8 @@ pub struct File {
     #[serde(deserialize_with = "table")]
     pub patroni: Patroni,
     #[serde(deserialize_with = "table")]
+    pub repmgr: Repmgr,
+    #[serde(deserialize_with = "table")]
     pub pool: Pool,
     #[serde(deserialize_with = "table")]
     pub probe: Probe,
@@ -80,6 +82,20 @@ pub struct Node {
 #[serde(deny_unknown_fields, default)]
 pub struct Patroni {
     pub urls: Vec<Spanned<String>>,
+    pub etcd: Vec<Spanned<String>>,
+    pub scope: Given<String>,
+    pub namespace: Given<String>,
+    pub user: Given<String>,
+    pub password: Given<Secret>,
+    pub password_file: Given<String>,
+    pub password_env: Given<String>,
+    pub interval: Given<Time>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Repmgr {
+    pub database: Given<String>,
     pub interval: Given<Time>,
 }
 

@@ -28,6 +28,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
             old.failover.state_file != new.failover.state_file,
         ),
         ("patroni", old.patroni != new.patroni),
+        ("repmgr", old.repmgr != new.repmgr),
         ("log", old.log != new.log),
     ];
     let live = [

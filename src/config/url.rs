@@ -47,6 +47,16 @@ impl Config {
     }
 }
 
+/// The first host of a connection string, and its port; None where there is none that can be dialled by name.
+pub fn first_host(conninfo: &str) -> Option<(String, u16)> {
+    let conninfo: Conninfo = conninfo.parse().ok()?;
+    let port = conninfo.get_ports().first().unwrap_or(&NODE_PORT);
+    match conninfo.get_hosts().first()? {
+        Host::Tcp(name) => Some((name.clone(), *port)),
+        Host::Unix(_) => None,
+    }
+}
+
 /// Each host with its port; None where a host is none that can be dialled by name.
 fn places(conninfo: &Conninfo) -> Option<Vec<String>> {
     let (hosts, ports) = (conninfo.get_hosts(), conninfo.get_ports());

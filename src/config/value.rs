@@ -172,16 +172,21 @@ impl FromText for HttpUrl {
     const EXPECTED: &'static str = "a URL such as \"http://10.0.0.1:8008\"";
 
     fn from_text(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("http://")?;
-        let at = HostPort::from_text(rest.strip_suffix('/').unwrap_or(rest))?;
-        Some(HttpUrl {
-            host: at.host,
-            port: at.port.unwrap_or(PATRONI_PORT),
-        })
+        HttpUrl::or_port(text, PATRONI_PORT)
     }
 }
 
 impl HttpUrl {
+    /// With `port` where the URL names none.
+    pub fn or_port(text: &str, port: u16) -> Option<Self> {
+        let rest = text.strip_prefix("http://")?;
+        let at = HostPort::from_text(rest.strip_suffix('/').unwrap_or(rest))?;
+        Some(HttpUrl {
+            host: at.host,
+            port: at.port.unwrap_or(port),
+        })
+    }
+
     /// Of a URL with any path: where its server is.
     pub fn base(url: &str) -> Option<Self> {
         let rest = url.strip_prefix("http://")?;

@@ -10,8 +10,10 @@
 //! identifier; `primary` is that node while it is [`Health::Up`], else `None`. What must outlive a restart is in `state`.
 
 pub mod balance;
+mod etcd;
 mod facts;
 mod freshness;
+mod http;
 mod judge;
 mod link;
 mod load;
@@ -19,6 +21,7 @@ mod names;
 mod patroni;
 mod probe;
 mod record;
+mod repmgr;
 mod ruling;
 mod source;
 mod state;
@@ -176,7 +179,7 @@ pub enum Alarm {
     ForeignNode,
     /// `failover.state_file` cannot be written: a restart would not know the highest timeline.
     StateNotSaved,
-    /// No Patroni API has answered for a while: the last good word and the probes go on.
+    /// Patroni or repmgr's metadata has not answered for a while: the last good word and the probes go on.
     SourceSilent,
 }
 
@@ -213,7 +216,9 @@ impl Alarm {
             Alarm::StateNotSaved => {
                 "failover.state_file cannot be written: a restart would not know the last primary"
             }
-            Alarm::SourceSilent => "no Patroni API answers: its last word and the probes go on",
+            Alarm::SourceSilent => {
+                "nobody answers who names the nodes: the last word and the probes go on"
+            }
         }
     }
 

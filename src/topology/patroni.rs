@@ -1,22 +1,17 @@
 //! Patroni's REST API: `GET /cluster` names the members and the leader. Any member answers it, from the store that they
 //! all agree through.
 
-use std::{io, net::Ipv6Addr, time::Duration};
+use std::io;
 
-use axum::body::{Body, to_bytes};
-use hyper::{Request, client::conn::http1, header::HOST};
-use hyper_util::rt::TokioIo;
+use axum::body::Body;
+use hyper::Request;
 use serde::Deserialize;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
+use super::http;
 use crate::config::{self, HttpUrl};
 
-/// A member whose API has not answered after this long is asked again at the next turn.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A cluster of a hundred members takes some 20 KiB.
-const MAX_BYTES: usize = 1 << 20;
 /// Members beyond these are not looked at.
-const MAX_MEMBERS: usize = 64;
+pub(super) const MAX_MEMBERS: usize = 64;
 
 /// What Patroni says of its cluster.
 #[derive(Debug, PartialEq)]
@@ -53,39 +48,19 @@ struct Member {
 /// # Errors
 /// It cannot be reached in time, answers with another status than 200, or with something else than a cluster.
 pub(super) async fn ask(url: &HttpUrl) -> io::Result<Cluster> {
-    let answer = timeout(PATIENCE, get(url)).await;
-    let body = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let cluster = parse(&body)?;
-    match cluster.members.is_empty() {
-        true => Err(io::Error::other("it names no member with an address")),
-        false => Ok(cluster),
-    }
+    let request = Request::get("/cluster").body(Body::empty());
+    let answer = http::ask(url, request.map_err(io::Error::other)?).await?;
+    parse(&answer)?.with_members()
 }
 
-async fn get(url: &HttpUrl) -> io::Result<Vec<u8>> {
-    let tcp = TcpStream::connect((&*url.host, url.port)).await?;
-    let handshake = http1::handshake(TokioIo::new(tcp)).await;
-    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-    // A set, since it ends what is in it when it is dropped.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let request = Request::get("/cluster")
-        .header(HOST, authority(url))
-        .body(Body::empty())
-        .map_err(io::Error::other)?;
-    let response = sender.send_request(request).await;
-    let response = response.map_err(io::Error::other)?;
-    if !response.status().is_success() {
-        return Err(io::Error::other(response.status().to_string()));
-    }
-    let body = to_bytes(Body::new(response.into_body()), MAX_BYTES).await;
-    Ok(body.map_err(io::Error::other)?.to_vec())
-}
-
-fn authority(url: &HttpUrl) -> String {
-    match url.host.parse::<Ipv6Addr>() {
-        Ok(host) => format!("[{host}]:{}", url.port),
-        Err(_) => format!("{}:{}", url.host, url.port),
+impl Cluster {
+    /// # Errors
+    /// It has none: a new cluster, or another thing altogether.
+    pub fn with_members(self) -> io::Result<Cluster> {
+        match self.members.is_empty() {
+            true => Err(io::Error::other("it names no member with an address")),
+            false => Ok(self),
+        }
     }
 }
 
@@ -132,7 +107,7 @@ mod tests {
         assert_eq!(names, ["a", "b"], "c has no address yet");
         assert_eq!(cluster.leader, Some(("10.0.0.1".into(), 5432)));
         assert!(cluster.is_paused);
-        let apis: Vec<_> = cluster.apis.iter().map(authority).collect();
+        let apis: Vec<_> = cluster.apis.iter().map(http::authority).collect();
         assert_eq!(apis, ["10.0.0.1:8008", "[::2]:8009"]);
     }
 

@@ -47,7 +47,7 @@ const SHORTEST_PAUSE: Duration = FIRST_PAUSE;
 
 /// How probes log in, and their times. Replaced whole by a reload.
 pub(super) struct Settings {
-    login: Login,
+    pub login: Login,
     interval: Duration,
     /// While sessions wait for a fresh replica.
     busy_interval: Duration,

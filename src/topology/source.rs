@@ -1,18 +1,26 @@
-//! Where nodes come from beside the file: a task that asks Patroni, and what is kept of its answers.
+//! Where nodes come from beside the file: a task that asks Patroni or repmgr's metadata, and what is kept of the answers.
 //!
 //! A source says who belongs to the cluster and whom it takes for the leader; what the nodes are, the probes still find
 //! out. While no member answers, the last good word and the probes go on.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 
 use super::{
+    Login,
+    etcd::Store,
+    http::authority,
     names::{self, Names},
     patroni::{self, Cluster},
+    repmgr,
     watch::Lister,
 };
-use crate::config::{self, Config, HttpUrl, Patroni};
+use crate::config::{self, Config, HttpUrl, Patroni, Repmgr};
 
 /// Patroni no longer names a member that has been dead for its `ttl`. It is still probed for this long: it may come
 /// back as what it was.
@@ -20,7 +28,9 @@ const FORGET: Duration = Duration::from_secs(10 * 60);
 /// A leader's name counts for this long after it was last told: Patroni's default `ttl`.
 const WORD: Duration = Duration::from_secs(30);
 /// More places to ask are not remembered.
-const MAX_APIS: usize = 64;
+const MAX_PLACES: usize = 64;
+/// While no node has answered yet.
+const SOON: Duration = Duration::from_millis(200);
 
 /// What a source last said of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,22 +44,45 @@ pub(super) enum Word {
     Leaderless,
 }
 
-/// The nodes of the file, and those that Patroni names now, host names looked up.
+/// The nodes of the file, and those that a source names now, host names looked up.
 ///
 /// # Errors
-/// No API of the file answers; the text says why each did not.
+/// No source of the file answers; the text says why each did not.
 pub async fn named_nodes(config: &Config) -> Result<Vec<config::Node>, String> {
+    let found = match &config.repmgr.database {
+        Some(database) => registered(config, database).await?,
+        None => members(config).await?,
+    };
+    Ok(spread(merge(&config.nodes, &found)).await)
+}
+
+async fn members(config: &Config) -> Result<Vec<config::Node>, String> {
     let mut failures = Vec::new();
-    for url in &config.patroni.urls {
-        match patroni::ask(url).await {
-            Ok(cluster) => return Ok(spread(merge(&config.nodes, &cluster.members)).await),
-            Err(error) => failures.push(format!("{}:{}: {error}", url.host, url.port)),
+    for mut place in places(&config.patroni) {
+        match place.ask().await {
+            Ok(cluster) => return Ok(cluster.members),
+            Err(error) => failures.push(format!("{place}: {error}")),
         }
     }
     match failures.is_empty() {
-        true => Ok(spread(config.nodes.clone()).await),
+        true => Ok(Vec::new()),
         false => Err(format!("no Patroni API answers: {}", failures.join("; "))),
     }
+}
+
+async fn registered(config: &Config, database: &str) -> Result<Vec<config::Node>, String> {
+    let login = Login::new(config).map_err(|error| error.to_string())?;
+    let mut failures = Vec::new();
+    for node in spread(config.nodes.clone()).await {
+        match repmgr::ask(&node, &login, database).await {
+            Ok(found) => return Ok(found),
+            Err(error) => failures.push(format!("{}: {error}", node.name)),
+        }
+    }
+    let failures = failures.join("; ");
+    Err(format!(
+        "no node tells repmgr's metadata (repmgr.database): {failures}"
+    ))
 }
 
 async fn spread(named: Vec<config::Node>) -> Vec<config::Node> {
@@ -80,6 +113,59 @@ pub(super) async fn follow(settings: Patroni, lister: Lister) {
     }
 }
 
+/// Asks the nodes that answer for repmgr's metadata, for ever.
+pub(super) async fn follow_repmgr(settings: Repmgr, lister: Lister) {
+    let Some(database) = settings.database else {
+        return;
+    };
+    let mut heard = Instant::now();
+    let mut was_heard = true;
+    loop {
+        let nodes = lister.answering();
+        // Soon after the start there are some.
+        let pause = if nodes.is_empty() {
+            SOON
+        } else {
+            settings.interval
+        };
+        match ask_one_of(&nodes, &lister.settings().login, &database).await {
+            Some(found) => {
+                (heard, was_heard) = (Instant::now(), true);
+                lister.hear(found, Word::None);
+            }
+            None if heard.elapsed() >= WORD => lister.miss(),
+            None if was_heard && !nodes.is_empty() => {
+                was_heard = false;
+                tracing::warn!(
+                    "no node tells repmgr's metadata: the last word and the probes go on"
+                );
+            }
+            None => {}
+        }
+        sleep(pause.min(settings.interval)).await;
+    }
+}
+
+async fn ask_one_of(
+    nodes: &[Arc<config::Node>],
+    login: &Login,
+    database: &str,
+) -> Option<Vec<config::Node>> {
+    for node in nodes {
+        match repmgr::ask(node, login, database).await {
+            Ok(found) => return Some(found),
+            Err(error) => {
+                tracing::debug!(
+                    node = node.name,
+                    error,
+                    "a node does not tell repmgr's metadata"
+                );
+            }
+        }
+    }
+    None
+}
+
 fn word(cluster: &Cluster) -> Word {
     match &cluster.leader {
         Some((host, port)) => Word::Leader(format!("{host}:{port}")),
@@ -87,9 +173,40 @@ fn word(cluster: &Cluster) -> Word {
     }
 }
 
+/// Where Patroni's cluster can be learned.
+enum Place {
+    /// A member's REST API.
+    Api(HttpUrl),
+    Store(Store),
+}
+
+fn places(settings: &Patroni) -> Vec<Place> {
+    let apis = settings.urls.iter().cloned().map(Place::Api);
+    let stores = settings.etcd.iter().flat_map(Store::all);
+    apis.chain(stores.map(Place::Store)).collect()
+}
+
+impl Place {
+    async fn ask(&mut self) -> io::Result<Cluster> {
+        match self {
+            Place::Api(url) => patroni::ask(url).await,
+            Place::Store(store) => store.ask().await,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Api(url) => write!(f, "patroni.urls {}", authority(url)),
+            Place::Store(store) => write!(f, "patroni.etcd {}", authority(&store.url)),
+        }
+    }
+}
+
 /// Whom to ask: the one who answered last comes first.
 struct Asked {
-    apis: Vec<HttpUrl>,
+    places: Vec<Place>,
     was_heard: bool,
     was_paused: bool,
 }
@@ -97,28 +214,26 @@ struct Asked {
 impl Asked {
     fn new(settings: &Patroni) -> Self {
         Asked {
-            apis: settings.urls.clone(),
+            places: places(settings),
             was_heard: true,
             was_paused: false,
         }
     }
 
     async fn ask(&mut self) -> Option<Cluster> {
-        for index in 0..self.apis.len() {
-            match patroni::ask(&self.apis[index]).await {
+        for index in 0..self.places.len() {
+            let place = &mut self.places[index];
+            match place.ask().await {
                 Ok(cluster) => {
-                    self.apis[..=index].rotate_right(1);
+                    self.places[..=index].rotate_right(1);
                     self.note(&cluster);
                     return Some(cluster);
                 }
-                Err(error) => {
-                    let host = &self.apis[index].host;
-                    tracing::debug!(host, %error, "a Patroni API did not answer");
-                }
+                Err(error) => tracing::debug!(%place, %error, "Patroni did not answer"),
             }
         }
         if self.was_heard {
-            tracing::warn!("no Patroni API answers: the last word and the probes go on");
+            tracing::warn!("Patroni does not answer: the last word and the probes go on");
             self.was_heard = false;
         }
         None
@@ -135,8 +250,9 @@ impl Asked {
     /// Those of the configuration stay: members come and go.
     fn learn(&mut self, apis: &[HttpUrl]) {
         for api in apis {
-            if !self.apis.contains(api) && self.apis.len() < MAX_APIS {
-                self.apis.push(api.clone());
+            let is_known = |place: &Place| matches!(place, Place::Api(known) if known == api);
+            if !self.places.iter().any(is_known) && self.places.len() < MAX_PLACES {
+                self.places.push(Place::Api(api.clone()));
             }
         }
     }

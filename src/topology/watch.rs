@@ -100,8 +100,12 @@ pub fn spawn(config: &Config) -> Result<Handle> {
     handle.set_configured(config);
     let look_up = lister::look_up(handle.lister(), handle.unnamed.clone());
     handle._sources.push(Arc::new(Task(tokio::spawn(look_up))));
-    if !config.patroni.urls.is_empty() {
+    if !config.patroni.urls.is_empty() || config.patroni.etcd.is_some() {
         let follow = source::follow(config.patroni.clone(), handle.lister());
+        handle._sources.push(Arc::new(Task(tokio::spawn(follow))));
+    }
+    if config.repmgr.database.is_some() {
+        let follow = source::follow_repmgr(config.repmgr.clone(), handle.lister());
         handle._sources.push(Arc::new(Task(tokio::spawn(follow))));
     }
     Ok(handle)
@@ -128,7 +132,7 @@ pub struct Handle {
     unnamed: Arc<Notify>,
     /// Writes the state file while anybody has a handle.
     _keeper: Option<Arc<Task>>,
-    /// Look host names up, and ask Patroni, as long.
+    /// Look host names up, and ask Patroni or repmgr's metadata, as long.
     _sources: Vec<Arc<Task>>,
     runtime: tokio::runtime::Handle,
 }

@@ -1,10 +1,12 @@
-//! Where nodes come from: Patroni's API and name servers, made up and real.
+//! Where nodes come from: Patroni's API and its store, repmgr's metadata, name servers; made up and real.
 
+mod etcd;
 mod names;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod patroni;
 mod patroni_real;
+mod repmgr;
 
 use std::net::TcpListener;
 

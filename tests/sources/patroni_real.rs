@@ -1,8 +1,8 @@
-//! Three members under Debian's Patroni and etcd: switchover, loss of the store, failover.
+//! Three members under Debian's Patroni and etcd: switchover, loss of the store, failover; asked by one proxy's probes
+//! through the members' REST APIs, by another's from the store.
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,12 +13,18 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use pgsluice::{config::HttpUrl, topology::Topology};
+use pgsluice::{
+    config::{Etcd, HttpUrl},
+    topology::Topology,
+};
 
-use crate::nodes::{PATIENCE, Probed, Server, config, is_primary, system_bin};
+use crate::{
+    nobody,
+    nodes::{PATIENCE, Probed, Server, config, is_primary, system_bin},
+};
 
 /// A process that ends with this.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
     fn signal(&self, signal: Signal) {
@@ -45,24 +51,20 @@ struct Member {
 struct Cluster {
     members: Vec<Member>,
     etcd: Running,
+    etcd_port: u16,
     _dir: tempfile::TempDir,
 }
 
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
-fn is_installed() -> bool {
+pub fn is_installed() -> bool {
     ["/usr/bin/etcd", "/usr/bin/patroni", "/usr/bin/patronictl"]
         .iter()
         .all(|program| Path::new(program).exists())
 }
 
-fn start_etcd(dir: &Path, port: u16) -> Running {
+pub fn start_etcd(dir: &Path, port: u16) -> Running {
     let (client, peer) = (
         format!("http://127.0.0.1:{port}"),
-        format!("http://127.0.0.1:{}", free_port()),
+        format!("http://127.0.0.1:{}", nobody()),
     );
     let log = fs::File::create(dir.join("etcd.log")).unwrap();
     let etcd = Command::new("etcd")
@@ -124,7 +126,7 @@ impl Member {
     fn start(name: &str, etcd: u16) -> Member {
         let mut server = Server::place(&system_bin());
         let file = server.dir.path().join("patroni.yml");
-        let api = free_port();
+        let api = nobody();
         fs::write(&file, settings(name, &server, api, etcd)).unwrap();
         if nix::unistd::geteuid().is_root() {
             let owner =
@@ -168,7 +170,7 @@ impl Member {
     }
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE * 2;
     while !condition() {
         assert!(Instant::now() < deadline, "never {what}");
@@ -179,7 +181,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 impl Cluster {
     fn start() -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = nobody();
         let etcd = start_etcd(dir.path(), port);
         let first = Member::start("pg1", port);
         let writable = "select not pg_is_in_recovery()";
@@ -193,6 +195,7 @@ impl Cluster {
         Cluster {
             members: [first].into_iter().chain(others).collect(),
             etcd,
+            etcd_port: port,
             _dir: dir,
         }
     }
@@ -223,6 +226,28 @@ fn primary(topology: &Topology) -> Option<String> {
     Some(topology.primary()?.config.name.clone())
 }
 
+fn by_api(cluster: &Cluster) -> Probed {
+    let mut config = config(Vec::new());
+    let api = format!("http://127.0.0.1:{}", cluster.member("pg1").api);
+    config.patroni.urls = vec![HttpUrl::base(&api).unwrap()];
+    Probed::with(config)
+}
+
+fn by_store(cluster: &Cluster) -> Probed {
+    let mut config = config(Vec::new());
+    config.patroni.etcd = Some(etcd_at(cluster.etcd_port, "sluice"));
+    Probed::with(config)
+}
+
+pub fn etcd_at(port: u16, scope: &str) -> Etcd {
+    Etcd {
+        urls: vec![HttpUrl::base(&format!("http://127.0.0.1:{port}")).unwrap()],
+        namespace: "/service".to_owned(),
+        scope: scope.to_owned(),
+        login: None,
+    }
+}
+
 #[test]
 fn a_switchover_a_lost_store_and_a_failover_of_patroni_are_followed() {
     if !is_installed() {
@@ -230,38 +255,38 @@ fn a_switchover_a_lost_store_and_a_failover_of_patroni_are_followed() {
         return;
     }
     let cluster = Cluster::start();
-    let mut config = config(Vec::new());
-    let api = format!("http://127.0.0.1:{}", cluster.member("pg1").api);
-    config.patroni.urls = vec![HttpUrl::base(&api).unwrap()];
-    let probed = Probed::with(config);
+    let both = [by_api(&cluster), by_store(&cluster)];
     let complete = |t: &Topology| t.nodes.len() == 3 && t.replicas_up().count() == 2;
-    wait_until("three members that stream", || {
-        complete(&probed.handle.current())
-    });
-    probed.wait_primary("pg1");
+    let all_complete = || both.iter().all(|it| complete(&it.handle.current()));
+    wait_until("three members that stream", all_complete);
+    both.iter()
+        .for_each(|probed| drop(probed.wait_primary("pg1")));
 
     cluster.switch_over("pg1", "pg2");
-    let switched = probed.wait_primary("pg2");
-    wait_until("the old one follows", || complete(&probed.handle.current()));
-    assert!(!probed.ever(|t| t.number > switched.number && is_primary(t, "pg1")));
+    let switched = both.each_ref().map(|probed| probed.wait_primary("pg2"));
+    wait_until("the old one follows", all_complete);
+    for (probed, switched) in both.iter().zip(&switched) {
+        assert!(!probed.ever(|t| t.number > switched.number && is_primary(t, "pg1")));
+    }
 
     // Without its store a leader steps down; who has no primary still has nodes, and those that read.
     cluster.etcd.signal(Signal::SIGSTOP);
-    let down = probed.wait("no primary", |t| t.primary.is_none());
-    assert_eq!(down.nodes.len(), 3);
+    for probed in &both {
+        let down = probed.wait("no primary", |t| t.primary.is_none());
+        assert_eq!(down.nodes.len(), 3);
+    }
     cluster.etcd.signal(Signal::SIGCONT);
+    let is_back = |t: &Topology| t.primary.is_some() && complete(t);
     wait_until("a primary again", || {
-        let t = probed.handle.current();
-        t.primary.is_some() && complete(&t)
+        both.iter().all(|it| is_back(&it.handle.current()))
     });
 
-    let leader = primary(&probed.handle.current()).unwrap();
+    let leader = primary(&both[0].handle.current()).unwrap();
     cluster.member(&leader).server.signal(Signal::SIGKILL);
-    let next = probed.wait("another primary", |t| {
-        primary(t).is_some_and(|it| it != leader)
-    });
-    assert!(next.primary().unwrap().timeline > Some(2), "{next:?}");
-    wait_until("the killed one follows", || {
-        complete(&probed.handle.current())
-    });
+    for probed in &both {
+        let next = probed.wait("another primary", |t| {
+            primary(t).is_some_and(|it| it != leader)
+        });
+        assert!(next.primary().unwrap().timeline > Some(2), "{next:?}");
+    }
 }

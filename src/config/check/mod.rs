@@ -24,6 +24,7 @@ mod nodes;
 mod probe;
 mod rules;
 mod secrets;
+mod sources;
 mod tls;
 
 /// Worker threads: far above any machine's cores this is a slip.
@@ -62,7 +63,8 @@ pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
         zone: text(&file.zone),
         listeners: cx.listeners(&file.listener, pool.mode, &file.http),
         nodes: cx.nodes(&file.node, &file.patroni, &pool),
-        patroni: cx.patroni(&file.patroni),
+        repmgr: cx.repmgr(&file.repmgr, &file.node, &file.patroni),
+        patroni: cx.patroni(file.patroni),
         probe: cx.probe(file.probe),
         reads: cx.reads(file.reads),
         rules: cx.rules(&file.rule),

@@ -1,20 +1,18 @@
 //! `[[node]]`: at least one, names and addresses unique.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use toml::Spanned;
 
-use super::{Context, MINUTE, text};
+use super::{Context, text};
 use crate::config::{
-    HttpUrl, Node, Patroni, Pool,
+    Node, Pool,
     defaults::NODE_PORT,
     problem::Problem,
     raw,
-    value::{FromText, Given, is_host},
+    value::{Given, is_host},
 };
 
-/// Patroni itself looks once in ten seconds by default.
-const TENTH: Duration = Duration::from_millis(100);
 const MAX_WEIGHT: i64 = 10_000;
 /// PostgreSQL's own limit is 262,143.
 const MAX_SERVERS: i64 = 262_143;
@@ -26,8 +24,9 @@ impl Context<'_, '_> {
         patroni: &raw::Patroni,
         pool: &Pool,
     ) -> Vec<Node> {
-        let nowhere = raw.is_empty() && patroni.urls.is_empty();
-        if nowhere && !self.report.is_blamed("node") && !self.report.is_blamed("patroni.urls") {
+        let nowhere = raw.is_empty() && patroni.urls.is_empty() && patroni.etcd.is_empty();
+        let sources = ["node", "patroni.urls", "patroni.etcd"];
+        if nowhere && !sources.iter().any(|key| self.report.is_blamed(key)) {
             self.report.error_nowhere(
                 Problem::new("node", "no `[[node]]`: there is nothing to connect to")
                     .help("add [[node]] with name = \"pg1\" and host = \"10.0.0.1\" for each PostgreSQL server"),
@@ -41,21 +40,6 @@ impl Context<'_, '_> {
         self.unique_names(raw);
         self.unique_places(raw);
         nodes
-    }
-
-    pub(super) fn patroni(&mut self, raw: &raw::Patroni) -> Patroni {
-        let interval = self.time(&raw.interval, "patroni.interval", TENTH, MINUTE);
-        let mut urls = Vec::new();
-        for given in &raw.urls {
-            match HttpUrl::from_text(given.get_ref()) {
-                Some(url) => urls.push(url),
-                None => self.bad(given.span(), "patroni.urls", HttpUrl::EXPECTED),
-            }
-        }
-        Patroni {
-            urls,
-            interval: interval.unwrap_or(Patroni::default().interval),
-        }
     }
 
     fn node(&mut self, raw: &Spanned<raw::Node>, key: &str, pool: &Pool) -> Option<Node> {

@@ -14,6 +14,7 @@ use super::{Handle, Probe, Shared, lock};
 use crate::{
     config,
     topology::{
+        Role,
         judge::{NodeId, Rules},
         names::{self, Names},
         probe::Settings,
@@ -66,6 +67,19 @@ impl Lister {
     /// The source has not been heard for too long.
     pub fn miss(&self) {
         self.shared.hear_source(source::Word::Silent);
+    }
+
+    /// The nodes that answer, the primary first.
+    pub fn answering(&self) -> Vec<Arc<config::Node>> {
+        let topology = self.shared.published.load();
+        let mut nodes: Vec<_> = topology.nodes.iter().filter(|node| node.is_up()).collect();
+        nodes.sort_by_key(|node| node.role != Role::Primary);
+        nodes.into_iter().map(|node| node.config.clone()).collect()
+    }
+
+    /// How probes log in now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     fn hosts(&self) -> Vec<String> {
