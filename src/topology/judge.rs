@@ -115,6 +115,11 @@ impl Judge {
         }
     }
 
+    /// A source will be asked who else there is.
+    pub fn await_source(&mut self) {
+        self.source = source::Word::Awaited;
+    }
+
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
@@ -332,10 +337,14 @@ impl Judge {
     fn is_cold(&mut self, now: Instant) -> bool {
         let spoken = |entry: &Entry| entry.record.word() != Word::Nothing;
         match self.start {
-            Start::Cold(until) if now >= until || self.entries.iter().all(spoken) => {
-                self.start = Start::Over;
+            Start::Cold(until) => {
+                // A source may know of nodes that have not even been listed.
+                let is_complete = self.source != source::Word::Awaited;
+                if now >= until || (is_complete && self.entries.iter().all(spoken)) {
+                    self.start = Start::Over;
+                }
             }
-            _ => {}
+            Start::Empty | Start::Over => {}
         }
         self.start != Start::Over
     }
@@ -389,7 +398,7 @@ fn take(next: &mut u64) -> u64 {
 }
 
 /// As sources name leaders, and the state file the last primary.
-fn place(node: &config::Node) -> String {
+pub(super) fn place(node: &config::Node) -> String {
     match node.address {
         Some(address) => format!("{address}:{}", node.port),
         None => format!("{}:{}", node.host, node.port),

@@ -85,6 +85,18 @@ impl Names {
         spread.into_iter().map(|(_, node)| node).collect()
     }
 
+    /// Whether the node is at this `host:port`, by name or by address.
+    pub fn is_at(&self, node: &config::Node, at: &str) -> bool {
+        let Some((host, port)) = at.rsplit_once(':') else {
+            return false;
+        };
+        let there = config::Node::at("", host, node.port);
+        let same_host = node.address.is_none() && node.host == host;
+        let own = self.addresses(node);
+        let shares = self.addresses(&there).iter().any(|it| own.contains(it));
+        port == node.port.to_string() && (same_host || shares)
+    }
+
     fn several(&self, node: &config::Node) -> Option<&[(IpAddr, Instant)]> {
         match self.0.get(&node.host) {
             Some(Known::Several(all)) => Some(all),
@@ -93,9 +105,11 @@ impl Names {
     }
 
     fn addresses(&self, node: &config::Node) -> Vec<IpAddr> {
-        match (node.host.parse(), self.0.get(&node.host)) {
-            (Ok(address), _) => vec![address],
-            (_, Some(Known::One(all))) => all.clone(),
+        if let Some(address) = node.address.or_else(|| node.host.parse().ok()) {
+            return vec![address];
+        }
+        match self.0.get(&node.host) {
+            Some(Known::One(all)) => all.clone(),
             _ => Vec::new(),
         }
     }
@@ -269,6 +283,29 @@ mod tests {
         assert_eq!(names, ["pg@10.0.0.2", "first", "other", "third", "unknown"]);
         nodes.truncate(1);
         assert_eq!(hosts(nodes.iter()), ["db"]);
+    }
+
+    #[test]
+    fn a_place_is_known_by_name_and_by_address() {
+        let (mut names, now) = (Names::default(), Instant::now());
+        names.note("db", &ips(&["10.0.0.1", "10.0.0.2"]), now);
+        names.note("one", &ips(&["10.0.0.3", "fd00::3"]), now);
+        let first = names.spread(&[pg()]).swap_remove(0);
+        let one = config::Node::at("one", "one", 5432);
+        let literal = config::Node::at("literal", "10.0.0.3", 5432);
+        for (node, at, expected) in [
+            (&first, "10.0.0.1:5432", true),
+            (&first, "10.0.0.2:5432", false),
+            (&first, "db:5432", false),
+            (&one, "one:5432", true),
+            (&one, "10.0.0.3:5432", true),
+            (&one, "fd00::3:5432", true),
+            (&one, "10.0.0.3:5433", false),
+            (&literal, "one:5432", true),
+            (&literal, "10.0.0.4:5432", false),
+        ] {
+            assert_eq!(names.is_at(node, at), expected, "{} {at}", node.name);
+        }
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use super::{
     repmgr,
     watch::Lister,
 };
-use crate::config::{self, Config, HttpUrl, Patroni, Repmgr};
+use crate::config::{self, Config, HttpUrl, Patroni};
 
 /// Patroni no longer names a member that has been dead for its `ttl`. It is still probed for this long: it may come
 /// back as what it was.
@@ -35,8 +35,10 @@ const SOON: Duration = Duration::from_millis(200);
 /// What a source last said of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Word {
-    /// There is no source, or it has not been asked yet.
+    /// There is no source, or one that has no say in it.
     None,
+    /// It has not been heard since the start.
+    Awaited,
     /// Not heard of for too long.
     Silent,
     /// `host:port` of the leader.
@@ -94,8 +96,24 @@ async fn spread(named: Vec<config::Node>) -> Vec<config::Node> {
     names.spread(&named)
 }
 
+/// Whether others than the file may name nodes.
+pub(super) fn is_configured(config: &Config) -> bool {
+    let patroni = &config.patroni;
+    !patroni.urls.is_empty() || patroni.etcd.is_some() || config.repmgr.database.is_some()
+}
+
 /// Asks for ever, and passes on what changes.
-pub(super) async fn follow(settings: Patroni, lister: Lister) {
+pub(super) fn follow(config: &Config, lister: Lister) -> impl Future<Output = ()> + use<> {
+    let (patroni, repmgr) = (config.patroni.clone(), config.repmgr.clone());
+    async move {
+        match repmgr.database {
+            Some(database) => follow_repmgr(database, repmgr.interval, lister).await,
+            None => follow_patroni(patroni, lister).await,
+        }
+    }
+}
+
+async fn follow_patroni(settings: Patroni, lister: Lister) {
     let mut asked = Asked::new(&settings);
     let mut roll = Roll::default();
     let mut heard = Instant::now();
@@ -113,21 +131,14 @@ pub(super) async fn follow(settings: Patroni, lister: Lister) {
     }
 }
 
-/// Asks the nodes that answer for repmgr's metadata, for ever.
-pub(super) async fn follow_repmgr(settings: Repmgr, lister: Lister) {
-    let Some(database) = settings.database else {
-        return;
-    };
+/// Asks the nodes that answer.
+async fn follow_repmgr(database: String, interval: Duration, lister: Lister) {
     let mut heard = Instant::now();
     let mut was_heard = true;
     loop {
         let nodes = lister.answering();
         // Soon after the start there are some.
-        let pause = if nodes.is_empty() {
-            SOON
-        } else {
-            settings.interval
-        };
+        let pause = if nodes.is_empty() { SOON } else { interval };
         match ask_one_of(&nodes, &lister.settings().login, &database).await {
             Some(found) => {
                 (heard, was_heard) = (Instant::now(), true);
@@ -142,7 +153,7 @@ pub(super) async fn follow_repmgr(settings: Repmgr, lister: Lister) {
             }
             None => {}
         }
-        sleep(pause.min(settings.interval)).await;
+        sleep(pause.min(interval)).await;
     }
 }
 

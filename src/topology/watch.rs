@@ -82,7 +82,11 @@ pub fn spawn(config: &Config) -> Result<Handle> {
         names: Names::default(),
         rules: rules(config, &settings),
     };
-    let shared = Arc::new(Shared::new(Judge::new(listed.rules, state)));
+    let mut judge = Judge::new(listed.rules, state);
+    if source::is_configured(config) {
+        judge.await_source();
+    }
+    let shared = Arc::new(Shared::new(judge));
     let keeper = path.map(|path| {
         let keep = state::keep(path.clone(), shared.clone(), shared.states.subscribe());
         Arc::new(Task(tokio::spawn(keep)))
@@ -100,12 +104,8 @@ pub fn spawn(config: &Config) -> Result<Handle> {
     handle.set_configured(config);
     let look_up = lister::look_up(handle.lister(), handle.unnamed.clone());
     handle._sources.push(Arc::new(Task(tokio::spawn(look_up))));
-    if !config.patroni.urls.is_empty() || config.patroni.etcd.is_some() {
-        let follow = source::follow(config.patroni.clone(), handle.lister());
-        handle._sources.push(Arc::new(Task(tokio::spawn(follow))));
-    }
-    if config.repmgr.database.is_some() {
-        let follow = source::follow_repmgr(config.repmgr.clone(), handle.lister());
+    if source::is_configured(config) {
+        let follow = source::follow(config, handle.lister());
         handle._sources.push(Arc::new(Task(tokio::spawn(follow))));
     }
     Ok(handle)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use pgsluice::{
-    config::{Config, HttpUrl},
+    config::{self, Config, HttpUrl},
     topology::{Alarm, Health, Reason},
 };
 
@@ -121,6 +121,29 @@ fn check_asks_the_members_and_says_when_no_api_answers() {
     assert!(line.contains(&at) && line.contains("primary"), "{found}");
     let said = check(nobody());
     assert!(said.contains("no Patroni API answers"), "{said}");
+}
+
+#[test]
+fn writes_wait_at_the_start_until_the_source_has_named_the_nodes_beside_those_of_the_file() {
+    let old = Server::primary(&installations()[0]);
+    let new = old.replica();
+    new.promote();
+    let api = Api::start();
+    let mut config = api.config();
+    config.nodes = vec![config::Node::at("old", "localhost", old.port)];
+    config.failover.settle = Duration::from_secs(3600);
+    let probed = Probed::with(config);
+    let held = probed.wait("the old one answers", |t| {
+        t.node("old")
+            .is_some_and(|it| it.reason == Reason::Settling)
+    });
+    assert_eq!(held.primary, None);
+    // By its address it is the node of the file.
+    api.say(&[("a", old.port), ("b", new.port)], "b");
+    let known = probed.wait_primary("b");
+    assert!(known.node("a").is_none(), "{known:?}");
+    assert!(!probed.ever(|t| is_primary(t, "old")));
+    assert_eq!(known.node("old").unwrap().reason, Reason::OldTimeline);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
     config,
     topology::{
         Role,
-        judge::{NodeId, Rules},
+        judge::{self, NodeId, Rules},
         names::{self, Names},
         probe::Settings,
         source,
@@ -36,6 +36,14 @@ impl Listed {
         let named = source::merge(&self.configured, &self.found);
         self.names.spread(&named)
     }
+
+    /// A place as the judge knows it: the file may have a name for what a source calls by its address, and the other
+    /// way round.
+    fn own_words(&self, at: String) -> String {
+        let nodes = self.nodes();
+        let known = nodes.iter().find(|node| self.names.is_at(node, &at));
+        known.map_or(at, judge::place)
+    }
 }
 
 /// A source's way to name nodes. It keeps nothing alive.
@@ -54,13 +62,16 @@ impl Lister {
         let Some(handle) = self.handle() else {
             return;
         };
-        {
-            let mut listed = lock(&self.listed);
-            if listed.found != found {
-                listed.found = found;
-                handle.take_nodes(&listed);
-            }
+        let mut listed = lock(&self.listed);
+        if listed.found != found {
+            listed.found = found;
+            handle.take_nodes(&listed);
         }
+        let word = match word {
+            source::Word::Leader(at) => source::Word::Leader(listed.own_words(at)),
+            other => other,
+        };
+        drop(listed);
         self.shared.hear_source(word);
     }
 
