@@ -33,7 +33,7 @@ use crate::{
         tls::{Acceptor, Connector},
     },
     server::{budget::Budgets, pools},
-    session::schema::SchemaEpoch,
+    session::context,
     topology::{self, NodeView, Reason},
     worker::{Common, Door, Message, Seat, Welcome, Worker, channels, too_many_clients},
 };
@@ -392,6 +392,7 @@ fn start_workers(
     let mut first_pid = [0; 2];
     getrandom::fill(&mut first_pid).map_err(|e| cannot("get random numbers", e))?;
     let catalogues = catalogues::Handle::new(config, topology.clone(), metrics.clone())?;
+    let contexts = context::Shared::new(&metrics);
     let common = Arc::new(Common {
         budgets: Arc::new(Budgets::new(config.workers)),
         cancels: Arc::new(Cancels::default()),
@@ -400,8 +401,7 @@ fn start_workers(
         metrics,
         next_session: AtomicU64::new(1),
         next_pid: AtomicI32::new(1 + i32::from(u16::from_be_bytes(first_pid)) * 1024),
-        turn: Arc::default(),
-        schema: SchemaEpoch::default(),
+        contexts,
         workers: ends.iter().map(|(tell, ..)| tell.clone()).collect(),
         pools: ends.iter().map(|(_, give, _)| give.clone()).collect(),
     });

@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicI32, AtomicU32, AtomicU64, AtomicUsize,
+            AtomicI32, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, Release},
         },
     },
@@ -44,9 +44,8 @@ use crate::{
     },
     session::{
         self, Admission,
-        context::{Context, Outside},
+        context::{self, Context, Outside},
         registry::Signal,
-        schema::SchemaEpoch,
     },
     topology::{self, Evidence, Moment, NodeView, Topology},
     wire::cancel_key::CancelKey,
@@ -125,9 +124,7 @@ pub struct Common {
     pub metrics: Metrics,
     pub next_session: AtomicU64,
     pub next_pid: AtomicI32,
-    /// Whose turn it is among equal replicas.
-    pub turn: Arc<AtomicU32>,
-    pub schema: SchemaEpoch,
+    pub contexts: context::Shared,
     pub workers: Vec<UnboundedSender<Message>>,
     pub pools: Vec<UnboundedSender<PoolMessage>>,
 }
@@ -237,8 +234,7 @@ impl Local {
             pools,
             topology,
             config,
-            common.turn.clone(),
-            common.schema.clone(),
+            common.contexts.clone(),
             counters,
             Box::new(ear),
         );
@@ -569,11 +565,10 @@ mod tests {
             cancels: Arc::default(),
             catalogues: catalogues::Handle::new(config, topology.clone(), metrics.clone()).unwrap(),
             topology,
+            contexts: context::Shared::new(&metrics),
             metrics,
             next_session: AtomicU64::new(1),
             next_pid: AtomicI32::new(1),
-            turn: Arc::default(),
-            schema: SchemaEpoch::default(),
             workers: Vec::new(),
             pools: Vec::new(),
         })

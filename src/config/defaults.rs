@@ -172,6 +172,7 @@ impl Default for Failover {
     fn default() -> Self {
         Failover {
             hold: Duration::from_secs(30),
+            max_held: 10_000,
             settle: Duration::from_secs(5),
             grace: Duration::from_secs(10),
             replay_aborted: true,

@@ -278,6 +278,8 @@ pub struct Reads {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failover {
     pub hold: Duration,
+    /// Sessions that may wait for a node at once; one more gets 57P03.
+    pub max_held: usize,
     pub settle: Duration,
     pub grace: Duration,
     pub replay_aborted: bool,

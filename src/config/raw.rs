@@ -149,6 +149,7 @@ pub struct Rule {
 #[serde(deny_unknown_fields, default)]
 pub struct Failover {
     pub hold: Given<Time>,
+    pub max_held: Given<Whole>,
     pub settle: Given<Time>,
     pub grace: Given<Time>,
     pub replay_aborted: Given<bool>,

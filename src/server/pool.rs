@@ -1,7 +1,7 @@
 //! The servers of one (node, database, user, startup parameters) on one worker.
 //!
-//! A session checks a server out, or waits: oldest waiter first. Dials are made here and not by sessions, so that a
-//! server that comes too late for one session serves the next. Between workers only the [`Budget`] is shared; a
+//! A session checks a server out, or waits: oldest waiter first ([`super::line`]). Dials are made here and not by sessions, so that
+//! a server that comes too late for one session serves the next, and a node that refuses is not stormed ([`super::ramp`]). Between workers only the [`Budget`] is shared; a
 //! server can move to a worker that has waiters and no place left for one of its own ([`super::pools`]).
 //!
 //! Invariants: a server in `idle` owes nothing, has no transaction open, carries no session's state but settings
@@ -9,7 +9,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,8 +19,10 @@ use tokio::sync::oneshot;
 use super::{
     budget::{Budget, Exhausted},
     connection::{Busy, Open, Parameters, Server, Silence},
+    line::{Line, Resolve, Waiter},
     pools::Shared,
     profile::Profile,
+    ramp::Ramp,
     reset,
     settings::Settings,
 };
@@ -30,11 +31,6 @@ use crate::{
     topology::{Health, NodeView},
     wire::pipeline::Pipeline,
 };
-
-/// First pause after a failed dial; it doubles up to `pool.login_backoff`.
-const MIN_BACKOFF: Duration = Duration::from_millis(50);
-/// Dials of one pool that may be under way at once on a worker: more would be a storm on the node.
-const MAX_DIALS: usize = 8;
 
 /// What a waiting session gets.
 #[derive(Debug)]
@@ -45,18 +41,14 @@ pub enum Grant {
     Reroute,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    since: Instant,
-    grant: oneshot::Sender<Grant>,
-}
-
-/// After dials that failed.
-#[derive(Debug)]
-struct Backoff {
-    until: Instant,
-    pause: Duration,
-    error: Error,
+/// A session in line, as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// When it first wanted a server, of whatever pool.
+    pub came: Instant,
+    /// It waits no longer than until then.
+    pub until: Instant,
+    pub resolve: Resolve,
 }
 
 /// See the module's header.
@@ -68,11 +60,11 @@ pub struct Pool {
     // Servers are boxed everywhere: they move from hand to hand, and are large.
     #[allow(clippy::vec_box)]
     idle: RefCell<Vec<Box<Server>>>,
-    waiters: RefCell<VecDeque<Waiter>>,
+    line: RefCell<Line<oneshot::Sender<Grant>>>,
     /// Open servers of this pool on this worker, checked out ones among them.
     open: Rc<Cell<usize>>,
     dialling: Cell<usize>,
-    backoff: RefCell<Option<Backoff>>,
+    ramp: RefCell<Ramp>,
     /// When the other workers were last asked for a server.
     pub(super) asked: Cell<Instant>,
     /// What the newest server told at its login: what a new session is told.
@@ -90,10 +82,10 @@ impl Pool {
             budget,
             view: RefCell::new(view),
             idle: RefCell::default(),
-            waiters: RefCell::default(),
+            line: RefCell::default(),
             open: Rc::default(),
             dialling: Cell::new(0),
-            backoff: RefCell::default(),
+            ramp: RefCell::default(),
             welcome: RefCell::default(),
         })
     }
@@ -116,7 +108,7 @@ impl Pool {
     /// the one used last.
     #[inline]
     pub fn try_checkout(&self, session: u64, settings: &Settings) -> Option<Box<Server>> {
-        if !self.waiters.borrow().is_empty() {
+        if !self.line.borrow().is_empty() {
             return None;
         }
         let mut idle = self.idle.borrow_mut();
@@ -136,27 +128,32 @@ impl Pool {
         }
     }
 
-    /// Queues for a server, and dials one if there is a place for it.
-    pub fn wait(self: &Rc<Self>) -> oneshot::Receiver<Grant> {
+    /// Gets in line for a server, and dials one if there is a place for it.
+    pub fn wait(self: &Rc<Self>, waits: Waits) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(waits.resolve) {
             // The receiver is alive: it is returned below.
             let _ = grant.send(Grant::Failed(error));
             return granted;
         }
-        let since = self.shared.now();
-        self.waiters.borrow_mut().push_back(Waiter { since, grant });
+        self.line.borrow_mut().join(Waiter {
+            came: waits.came,
+            until: waits.until,
+            resolve: waits.resolve,
+            grant,
+        });
         self.waiters_changed();
         self.supply();
         granted
     }
 
-    /// While dials fail and no server is open there is nothing to wait for.
-    fn refusal(&self) -> Option<Error> {
-        let backoff = self.backoff.borrow();
-        let backoff = backoff.as_ref()?;
-        let hopeless = self.open.get() == 0 && self.shared.now() < backoff.until;
-        hopeless.then(|| backoff.error.clone())
+    /// While dials fail and no server is open there is nothing to wait for, unless only this node will do.
+    fn refusal(&self, resolve: Resolve) -> Option<Error> {
+        let ramp = self.ramp.borrow();
+        let hopeless = self.open.get() == 0 && ramp.pauses(self.shared.now());
+        let error = ramp.error().filter(|_| hopeless)?;
+        let stays = resolve == Resolve::Stay && may_pass(error.kind);
+        (!stays).then(|| error.clone())
     }
 
     /// A server comes back. It must owe nothing, have no transaction open and carry no state.
@@ -184,16 +181,16 @@ impl Pool {
         self.give(server);
     }
 
-    /// Since when the oldest waiter waits.
+    /// When the first in line came.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.waiters.borrow().front().map(|w| w.since)
+        self.line.borrow().oldest()
     }
 
     /// To the oldest waiter, else to the idle ones.
     pub(super) fn give(&self, mut server: Box<Server>) {
-        while let Some(waiter) = self.next_waiter() {
+        while let Some(grant) = self.next_waiter() {
             self.hand_out(&mut server);
-            match waiter.grant.send(Grant::Server(server)) {
+            match grant.send(Grant::Server(server)) {
                 Ok(()) => return,
                 Err(Grant::Server(back)) => server = back,
                 // A channel gives back what was put in.
@@ -238,10 +235,10 @@ impl Pool {
         }
     }
 
-    fn next_waiter(&self) -> Option<Waiter> {
-        let waiter = self.waiters.borrow_mut().pop_front();
+    fn next_waiter(&self) -> Option<oneshot::Sender<Grant>> {
+        let next = self.line.borrow_mut().take_first();
         self.waiters_changed();
-        waiter
+        next
     }
 
     fn hand_out(&self, server: &mut Server) {
@@ -270,12 +267,9 @@ impl Pool {
     }
 
     fn wants_dial(&self) -> bool {
-        let paused = self
-            .backoff
-            .borrow()
-            .as_ref()
-            .is_some_and(|b| self.shared.now() < b.until);
-        !paused && self.dialling.get() < self.waiters.borrow().len().min(MAX_DIALS)
+        let dialling = self.dialling.get();
+        dialling < self.line.borrow().len()
+            && self.ramp.borrow().room(dialling, self.shared.now()) > 0
     }
 
     fn spawn_dial(self: &Rc<Self>, permit: super::budget::Permit) {
@@ -290,14 +284,14 @@ impl Pool {
                 Ok(fresh) => pool.dialled(fresh.into_server(view.generation, open, permit)),
                 Err(error) => {
                     drop((open, permit));
-                    pool.dial_failed(error);
+                    pool.dial_failed(view.generation, error);
                 }
             }
         });
     }
 
     fn dialled(self: &Rc<Self>, mut server: Box<Server>) {
-        *self.backoff.borrow_mut() = None;
+        self.ramp.borrow_mut().got_in();
         self.shared.note_backend(&server.backend);
         server.fresh_as_of(&self.view.borrow().freshness);
         if self.is_current(&server) {
@@ -311,34 +305,29 @@ impl Pool {
         *self.welcome.borrow_mut() = Some(server.parameters.clone());
     }
 
-    fn dial_failed(self: &Rc<Self>, error: Error) {
+    /// A dial of the node as it was in `generation` failed.
+    fn dial_failed(self: &Rc<Self>, generation: u64, error: Error) {
         let view = self.view();
         self.shared.dial_failed(&view, &error);
-        if matches!(error.kind, Kind::ServerGone | Kind::NoNode | Kind::Full) {
+        if view.generation != generation {
+            // Of what the node is now it says nothing.
+            return self.supply();
+        }
+        let passes = may_pass(error.kind);
+        if passes {
             view.load.shun();
         }
-        let pause = match &*self.backoff.borrow() {
-            Some(backoff) => (backoff.pause * 2).min(self.shared.max_backoff()),
-            None => MIN_BACKOFF,
-        };
-        let until = self.shared.now() + pause;
+        let (now, max_pause) = (self.shared.now(), self.shared.max_backoff());
+        self.ramp.borrow_mut().failed(error.clone(), now, max_pause);
         // With servers open the waiters have something to wait for: a full or restarting node is not their error.
         if self.open.get() == 0 {
-            for waiter in self.take_waiters() {
-                let _ = waiter.grant.send(Grant::Failed(error.clone()));
+            let is_told = |waiter: &Waiter<_>| !passes || waiter.resolve == Resolve::Choose;
+            let told = self.line.borrow_mut().dismiss(is_told);
+            self.waiters_changed();
+            for grant in told {
+                let _ = grant.send(Grant::Failed(error.clone()));
             }
         }
-        *self.backoff.borrow_mut() = Some(Backoff {
-            until,
-            pause,
-            error,
-        });
-    }
-
-    fn take_waiters(&self) -> VecDeque<Waiter> {
-        let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
-        self.waiters_changed();
-        waiters
     }
 
     fn waiters_changed(&self) {
@@ -348,8 +337,7 @@ impl Pool {
     /// Whether the node is in rotation, and what it was when the server was dialled.
     #[inline]
     pub fn is_current(&self, server: &Server) -> bool {
-        let view = self.view.borrow();
-        server.generation == view.generation && view.is_up()
+        self.view.borrow().admits(server.generation)
     }
 
     /// Whether the server was dialled at another address than the node now has.
@@ -368,7 +356,7 @@ impl Pool {
 
     /// Whether neither a server nor a waiter nor a dial is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.get() == 0 && self.waiters.borrow().is_empty()
+        self.open.get() == 0 && self.line.borrow().is_empty()
     }
 
     /// Servers open and idle, and sessions waiting.
@@ -376,7 +364,7 @@ impl Pool {
         (
             self.open.get(),
             self.idle.borrow().len(),
-            self.waiters.borrow().len(),
+            self.line.borrow().len(),
         )
     }
 
@@ -392,7 +380,7 @@ impl Pool {
         *self.view.borrow_mut() = view;
         if renewed {
             *self.welcome.borrow_mut() = None;
-            *self.backoff.borrow_mut() = None;
+            *self.ramp.borrow_mut() = Ramp::default();
         }
         if renewed || !usable {
             for server in self.idle.take() {
@@ -404,41 +392,39 @@ impl Pool {
 
     /// Whoever waits for a server chooses again.
     pub(super) fn reroute_waiters(&self) {
-        for waiter in self.take_waiters() {
-            let _ = waiter.grant.send(Grant::Reroute);
+        let all = self.line.borrow_mut().dismiss_all();
+        self.waiters_changed();
+        for grant in all {
+            let _ = grant.send(Grant::Reroute);
         }
     }
 
-    /// Called every tick of the worker: waiters past `checkout_timeout` fail, places freed elsewhere are used.
+    /// Called every tick of the worker: whoever has waited for too long fails, places freed elsewhere are used.
     pub(super) fn tick(self: &Rc<Self>) {
         self.expire_waiters();
         self.supply();
     }
 
     fn expire_waiters(&self) {
-        let timeout = self.shared.checkout_timeout();
         let now = self.shared.now();
-        loop {
-            let mut waiters = self.waiters.borrow_mut();
-            match waiters.front() {
-                Some(w) if now.duration_since(w.since) >= timeout || w.grant.is_closed() => {}
-                _ => return,
-            }
-            let Some(waiter) = waiters.pop_front() else {
-                return;
-            };
-            drop(waiters);
-            self.waiters_changed();
-            let _ = waiter.grant.send(Grant::Failed(self.full(timeout)));
+        let is_over =
+            |waiter: &Waiter<oneshot::Sender<_>>| waiter.until <= now || waiter.grant.is_closed();
+        let over = self.line.borrow_mut().dismiss(is_over);
+        if over.is_empty() {
+            return;
+        }
+        self.waiters_changed();
+        for grant in over {
+            let _ = grant.send(Grant::Failed(self.full()));
         }
     }
 
     /// What is full, for the client; by which names, for the log.
-    fn full(&self, timeout: Duration) -> Error {
-        if let Some(backoff) = &*self.backoff.borrow() {
-            return backoff.error.clone();
+    fn full(&self) -> Error {
+        if let Some(error) = self.ramp.borrow().error() {
+            return error.clone();
         }
-        let timeout = humantime::format_duration(timeout);
+        let timeout = humantime::format_duration(self.shared.checkout_timeout());
         let text = match self.budget.try_acquire(self.shared.worker) {
             Ok(_) => format!("no server connection could be opened within {timeout}"),
             Err(Exhausted::Pool { size }) => format!(
@@ -491,4 +477,9 @@ impl Pool {
             }
         }
     }
+}
+
+/// Whether what a dial was refused with may be over in a moment: it speaks of the node, not of the login.
+fn may_pass(kind: Kind) -> bool {
+    matches!(kind, Kind::ServerGone | Kind::NoNode | Kind::Full)
 }

@@ -10,6 +10,7 @@ use super::{
     aim::Aim,
     application::Application,
     context::{Context, Identity, NoPool},
+    held::Place,
     outcome::Flight,
     registry::Activity,
     relay::Step,
@@ -17,14 +18,15 @@ use super::{
     welcome::told_by_route,
 };
 use crate::{
-    config::Listener,
+    config::{Listener, Route},
     error::{Error, Kind, Result},
     server::{
         connection::Server,
-        pool::{Grant, Pool},
+        line::Resolve,
+        pool::{Grant, Pool, Waits},
         settings::Settings,
     },
-    topology::{Moment, Role},
+    topology::{Alarm, Health, Moment, Reason, Role, Topology},
     wire::{backend, frame::Frame},
 };
 
@@ -219,6 +221,14 @@ async fn may_serve(context: &Context, aim: Aim, server: &Server, pool: &Pool) ->
     aim.may_be_served_by(server, pool)
 }
 
+/// What a session does when the node that it waits for cannot be dialled.
+fn resolve(aim: Aim, route: Route) -> Resolve {
+    match (aim, route) {
+        (Aim::Primary, _) | (Aim::Listener, Route::Primary | Route::Split) => Resolve::Stay,
+        _ => Resolve::Choose,
+    }
+}
+
 /// A server for a session, wherever the topology has one. Waits while the listener's route has no node
 /// (`failover.hold`), in the pool's queue, and over failed dials. `chosen` is tried first.
 pub(super) async fn checkout(
@@ -237,7 +247,10 @@ pub(super) async fn checkout(
             .take()
             .map_or_else(|| context.choose(identity, listener, aim), Ok);
         let pool = match choice {
-            Ok(pool) => pool,
+            Ok(pool) => {
+                search.node_found();
+                pool
+            }
             Err(none) => {
                 search.wait_for_node(none, &aim).await?;
                 continue;
@@ -251,7 +264,7 @@ pub(super) async fn checkout(
             aim = turned_down(aim).await;
             continue;
         }
-        match pool.wait().await {
+        match pool.wait(search.waits(resolve(aim, listener.route))).await {
             Ok(Grant::Server(mut server)) => {
                 if may_serve(context, aim, &server, &pool).await {
                     server.assign(session);
@@ -275,38 +288,122 @@ pub(super) fn cancelled() -> Error {
 /// How long a session that has no server yet goes on looking for one.
 pub(super) struct Search<'a> {
     context: &'a Context,
-    began: Instant,
+    times: Times,
+    /// While there is no node.
+    place: Option<Place>,
+}
+
+/// What a session's patience is counted from. Pure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When it first wanted a server.
+    came: Instant,
     /// Since when there is a node to dial.
     found: Instant,
 }
 
+impl Times {
+    pub fn begin(now: Instant) -> Self {
+        Times {
+            came: now,
+            found: now,
+        }
+    }
+
+    /// What is left of `failover.hold` while there is no node.
+    pub fn left(&self, hold: Duration, now: Instant) -> Duration {
+        hold.saturating_sub(now.saturating_duration_since(self.came))
+    }
+
+    /// There may be a node from now on.
+    pub fn node_found(&mut self, now: Instant) {
+        self.found = now;
+    }
+
+    /// How it gets in a pool's line: by when it came, until it has waited for a server as long as it may.
+    pub fn waits(&self, patience: Duration, resolve: Resolve) -> Waits {
+        Waits {
+            came: self.came,
+            until: self.found + patience,
+            resolve,
+        }
+    }
+}
+
 impl<'a> Search<'a> {
     pub fn new(context: &'a Context) -> Self {
-        let now = Instant::now();
         Search {
             context,
-            began: now,
-            found: now,
+            times: Times::begin(Instant::now()),
+            place: None,
         }
     }
 
     /// Waits for a newer snapshot.
     ///
     /// # Errors
-    /// `failover.hold` has passed since the search began.
+    /// `failover.hold` has passed since the search began, or as many sessions wait already as may.
     pub async fn wait_for_node(&mut self, none: NoPool, aim: &Aim) -> Result<()> {
-        let hold = self.context.config.borrow().failover.hold;
-        let left = hold.saturating_sub(self.began.elapsed());
+        let (hold, max_held) = {
+            let config = self.context.config.borrow();
+            (config.failover.hold, config.failover.max_held)
+        };
+        if self.place.is_none() {
+            let place = self.context.held.enter(max_held);
+            self.place = Some(place.ok_or_else(|| self.crowded(none, max_held))?);
+        }
+        let left = self.times.left(hold, Instant::now());
         let pause = match aim {
             // Of how fresh replicas are, no snapshot tells.
             Aim::Replica(_) => left.min(FRESHNESS_PAUSE),
             _ => left,
         };
         let changed = tokio::time::timeout(pause, self.context.topology_changed()).await;
-        self.found = Instant::now();
+        self.times.node_found(Instant::now());
         match changed.is_err() && pause == left {
-            true => Err(no_node(none, hold)),
+            true => Err(self.no_node(none, hold)),
             false => Ok(()),
+        }
+    }
+
+    /// There is a node.
+    pub fn node_found(&mut self) {
+        self.place = None;
+    }
+
+    fn waits(&self, resolve: Resolve) -> Waits {
+        self.times.waits(self.patience(), resolve)
+    }
+
+    /// `pool.checkout_timeout`.
+    fn patience(&self) -> Duration {
+        self.context.config.borrow().pool.checkout_timeout
+    }
+
+    fn no_node(&self, none: NoPool, hold: Duration) -> Error {
+        let hold = humantime::format_duration(hold);
+        let text = match none {
+            NoPool::Paused => format!("the operator has paused the primary, for {hold} by now"),
+            none => format!("{} for {hold}{}", unreachable(none), self.because(none)),
+        };
+        Error::proxy(Kind::NoNode, text)
+    }
+
+    /// There is no place to wait in.
+    fn crowded(&self, none: NoPool, max_held: usize) -> Error {
+        let reason = match none {
+            NoPool::Paused => "the operator has paused the primary".to_owned(),
+            none => format!("{}{}", unreachable(none), self.because(none)),
+        };
+        let text =
+            format!("{reason}, and as many sessions wait as may: failover.max_held is {max_held}");
+        Error::proxy(Kind::NoNode, text)
+    }
+
+    fn because(&self, none: NoPool) -> &'static str {
+        match none {
+            NoPool::NoPrimary => self.context.with_topology(why_no_primary),
+            NoPool::NoReplica | NoPool::Paused => "",
         }
     }
 
@@ -325,8 +422,7 @@ impl<'a> Search<'a> {
 
     /// As [`Search::dial_failed`], whatever the error is.
     async fn pause(&mut self, error: Error) -> Result<()> {
-        let patience = self.context.config.borrow().pool.checkout_timeout;
-        if self.found.elapsed() >= patience {
+        if self.times.found.elapsed() >= self.patience() {
             return Err(error);
         }
         let _ = tokio::time::timeout(RETRY_PAUSE, self.context.topology_changed()).await;
@@ -344,14 +440,84 @@ fn is_final(error: &Error) -> bool {
     !matches!(error.kind, Kind::ServerGone | Kind::NoNode)
 }
 
-fn no_node(none: NoPool, hold: Duration) -> Error {
-    let hold = humantime::format_duration(hold);
-    Error::proxy(
-        Kind::NoNode,
-        match none {
-            NoPool::NoPrimary => format!("no primary could be reached for {hold}"),
-            NoPool::NoReplica => format!("no replica could be reached for {hold}"),
-            NoPool::Paused => format!("the operator has paused the primary, for {hold} by now"),
-        },
-    )
+fn unreachable(none: NoPool) -> &'static str {
+    match none {
+        NoPool::NoReplica => "no replica could be reached",
+        NoPool::NoPrimary | NoPool::Paused => "no primary could be reached",
+    }
+}
+
+/// In a few words for clients, behind the fact that there is none.
+fn why_no_primary(topology: &Topology) -> &'static str {
+    let has = |alarm| topology.alarms.contains(&alarm);
+    if has(Alarm::TwoPrimaries) {
+        return ": two nodes write on one timeline";
+    }
+    if has(Alarm::StrayPromotion) {
+        return ": a node was promoted beside the last one";
+    }
+    if topology.nodes.iter().any(|n| n.reason == Reason::Settling) {
+        return ": not all nodes have answered since the proxy's start";
+    }
+    let last = topology.nodes.iter().find(|n| n.role == Role::Primary);
+    match last.map(|node| (node.health, node.reason)) {
+        Some((Health::Draining, _)) | Some((_, Reason::StartingUp | Reason::ShuttingDown)) => {
+            ": the last one is starting up or shutting down"
+        }
+        Some((_, Reason::Refused)) => ": the last one refuses connections",
+        Some((_, Reason::Silent)) => ": the last one does not answer",
+        Some((_, Reason::LoginRefused)) => ": the last one refuses the probe's login",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{config::Node, topology::NodeView};
+
+    fn topology(role: Role, reason: Reason, alarms: &[Alarm]) -> Topology {
+        let mut view = NodeView::unheard(Arc::new(Node::at("n", "h", 1)), Instant::now());
+        (view.role, view.reason) = (role, reason);
+        Topology {
+            nodes: vec![Arc::new(view)],
+            alarms: alarms.to_vec(),
+            ..Topology::default()
+        }
+    }
+
+    #[test]
+    fn a_client_is_told_why_there_is_no_primary_and_never_who_it_was() {
+        for (role, reason, alarms, told) in [
+            (
+                Role::Primary,
+                Reason::Silent,
+                &[][..],
+                ": the last one does not answer",
+            ),
+            (
+                Role::Primary,
+                Reason::Refused,
+                &[Alarm::NoPrimary],
+                ": the last one refuses connections",
+            ),
+            (
+                Role::Unknown,
+                Reason::Conflict,
+                &[Alarm::NoPrimary, Alarm::TwoPrimaries],
+                ": two nodes write on one timeline",
+            ),
+            (
+                Role::Unknown,
+                Reason::Settling,
+                &[],
+                ": not all nodes have answered since the proxy's start",
+            ),
+            (Role::Replica, Reason::Answering, &[Alarm::NoPrimary], ""),
+        ] {
+            assert_eq!(why_no_primary(&topology(role, reason, alarms)), told);
+        }
+    }
 }

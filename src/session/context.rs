@@ -15,6 +15,7 @@ use tokio::sync::{Notify, futures::Notified};
 use super::{
     aim::{Aim, Need},
     blocks::Blocks,
+    held::Held,
     learned::Learned,
     registry::Registry,
     schema::SchemaEpoch,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     catalogues::Database,
     config::{Config, Listener, PrimaryReads, Route},
-    metrics::WorkerCounters,
+    metrics::{Metrics, WorkerCounters},
     server::{
         connection::Parameters,
         pool::Pool,
@@ -56,12 +57,33 @@ pub struct Context {
     topology: RefCell<Arc<Topology>>,
     /// Wakes sessions that wait for a node.
     topology_changed: Notify,
+    /// Sessions that wait for a node, of all workers.
+    pub(super) held: Arc<Held>,
     /// The generation of the primary that gets no new transactions: an operator is about to replace it.
     paused: Cell<Option<u64>>,
     pub config: RefCell<Arc<Config>>,
     pub outside: Box<dyn Outside>,
     /// Goes round the replicas; shared by all workers, or each would begin at the same one.
     turn: Arc<AtomicU32>,
+}
+
+/// What the contexts of all workers have together.
+#[derive(Clone)]
+pub struct Shared {
+    /// Whose turn it is among equal replicas.
+    pub turn: Arc<AtomicU32>,
+    pub schema: SchemaEpoch,
+    pub held: Arc<Held>,
+}
+
+impl Shared {
+    pub fn new(metrics: &Metrics) -> Self {
+        Shared {
+            turn: Arc::default(),
+            schema: SchemaEpoch::default(),
+            held: Held::new(metrics),
+        }
+    }
 }
 
 /// What a session asks of the world beyond its worker.
@@ -176,8 +198,7 @@ impl Context {
         pools: Pools,
         topology: Arc<Topology>,
         config: Arc<Config>,
-        turn: Arc<AtomicU32>,
-        schema: SchemaEpoch,
+        shared: Shared,
         counters: Rc<WorkerCounters>,
         outside: Box<dyn Outside>,
     ) -> Self {
@@ -187,16 +208,17 @@ impl Context {
             blocks: Blocks::default(),
             texts: Texts::default(),
             shapes: Shapes::default(),
-            schema,
+            schema: shared.schema,
             learned: Learned::default(),
             counters,
             identities: RefCell::default(),
             topology: RefCell::new(topology),
             topology_changed: Notify::new(),
+            held: shared.held,
             paused: Cell::new(None),
             config: RefCell::new(config),
             outside,
-            turn,
+            turn: shared.turn,
         }
     }
 
@@ -293,11 +315,7 @@ impl Context {
     }
 
     fn choose_primary(&self, identity: &Identity, topology: &Topology) -> Result<Rc<Pool>, NoPool> {
-        let primary = topology.primary.filter(|&n| topology.nodes[n].is_up());
-        let node = primary.ok_or(NoPool::NoPrimary)?;
-        if self.is_paused(&topology.nodes[node]) {
-            return Err(NoPool::Paused);
-        }
+        let node = writable(topology, self.paused.get())?;
         Ok(identity.pool(&self.pools, topology, node, &identity.full))
     }
 
@@ -413,6 +431,19 @@ impl Context {
         let topology = self.topology.borrow();
         let mut nodes = topology.nodes.iter();
         nodes.find(|n| n.config.name == name).cloned()
+    }
+}
+
+/// The node (index into `topology.nodes`) that a transaction which may write begins on, while the generation `paused` gets none.
+///
+/// # Errors
+/// It has to wait, and why.
+pub(super) fn writable(topology: &Topology, paused: Option<u64>) -> Result<usize, NoPool> {
+    let primary = topology.primary.filter(|&n| topology.nodes[n].is_up());
+    let node = primary.ok_or(NoPool::NoPrimary)?;
+    match paused == Some(topology.nodes[node].generation) {
+        true => Err(NoPool::Paused),
+        false => Ok(node),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod context;
 mod dressing;
 mod end;
 mod frontend;
+pub mod held;
 mod kept;
 mod learned;
 mod lost;

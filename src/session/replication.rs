@@ -94,7 +94,10 @@ impl Visit {
         let mut search = Search::new(&self.context);
         loop {
             let node = match self.context.replication_node(&self.listener) {
-                Ok(node) => node,
+                Ok(node) => {
+                    search.node_found();
+                    node
+                }
                 Err(none) => {
                     search.wait_for_node(none, &Aim::Listener).await?;
                     continue;

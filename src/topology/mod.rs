@@ -294,6 +294,12 @@ impl NodeView {
         }
     }
 
+    /// Whether a server that was dialled in `generation` may be given new work.
+    #[inline]
+    pub fn admits(&self, generation: u64) -> bool {
+        self.generation == generation && self.is_up()
+    }
+
     /// Whether new work may be given to it.
     pub fn is_up(&self) -> bool {
         self.health == Health::Up

@@ -11,6 +11,7 @@ mod forwarder;
 mod haproxy;
 #[path = "../common/history.rs"]
 mod history;
+mod hold;
 mod load;
 mod lost;
 #[path = "../nodes/mod.rs"]

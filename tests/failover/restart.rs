@@ -1,5 +1,7 @@
 //! What looks like a failover and is none: crash restarts, ended backends, single failed connections, full nodes.
 
+use std::time::Duration;
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -145,7 +147,10 @@ fn one_connection_that_fails_bans_nobody() {
 #[test]
 fn a_node_whose_slots_are_taken_is_full_and_not_down() {
     let bin = &installations()[0];
-    let cluster = Cluster::start(bin);
+    let cluster = Cluster::start_with(bin, |config| {
+        // So long it waits for a slot.
+        config.pool.checkout_timeout = Duration::from_secs(1);
+    });
     cluster.proxied.forget_history();
     let direct = ([127, 0, 0, 1], cluster.pg1.port).into();
     let mut outside = Vec::new();

@@ -260,6 +260,9 @@ impl<'a, 'r> Context<'a, 'r> {
             hold: self
                 .time(&raw.hold, "failover.hold", zero, HOUR)
                 .unwrap_or(default.hold),
+            max_held: self
+                .count(&raw.max_held, "failover.max_held", 0..=MAX_CLIENTS)
+                .unwrap_or(default.max_held),
             settle: self
                 .time(&raw.settle, "failover.settle", zero, HOUR)
                 .unwrap_or(default.settle),
