@@ -45,6 +45,8 @@ mod sequences;
 mod settle;
 pub mod shapes;
 mod shutdown;
+#[cfg(test)]
+mod sim;
 mod split;
 mod statement;
 mod tenure;

@@ -479,6 +479,6 @@ fn outdates_servers(old: &NodeView, record: &Record, verdict: &Verdict) -> bool 
 }
 
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,8 @@ use std::{
 
 pub use freshness::{AtomicMoment, Demand, Freshness, Moment};
 pub use judge::Drained;
+#[cfg(test)]
+pub(crate) use judge::sim;
 pub use link::{Driver, Login};
 pub use load::{Cause, Load};
 pub use source::named_nodes;

@@ -2,7 +2,8 @@
 //! clocks jump, and the proxy restart; time is virtual. What must never happen is in [`Law`]; when the world is calm
 //! again, the right node must be primary.
 //!
-//! `PGSLUICE_SIM_SEEDS` says how many seeds are run (10,000 by default), `PGSLUICE_SIM_SEED` runs one of them alone.
+//! `PGSLUICE_SIM_SEEDS` says how many seeds are run, `PGSLUICE_SIM_SEED` runs one of them alone. The worlds are also those in
+//! which sessions wait for a primary (`crate::session::sim`).
 //! Beside it, a small model check: all histories of two nodes up to `PGSLUICE_MODEL_DEPTH` facts (5 by default).
 
 use std::{collections::VecDeque, fmt::Debug, time::SystemTime};
@@ -16,18 +17,18 @@ use crate::topology::{
     facts::{Answer, Dial, Wal},
 };
 
-const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_millis(300);
 const SYSTEM: u64 = 7;
 
 /// So many ticks of trouble in one history.
-const TROUBLE: u32 = 24;
+pub(crate) const TROUBLE: u32 = 24;
 /// Within so many calm ticks the right node is primary: patience, settling, late facts, and the two answers in a row.
-const CALM: u32 = 40;
+pub(crate) const CALM: u32 = 40;
 
 /// SplitMix64.
-struct Dice(u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -37,11 +38,11 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         (self.roll() % end as u64) as usize
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
@@ -95,15 +96,15 @@ impl Law {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
+pub(crate) enum Life {
     Running,
     Frozen,
     Dead,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Server {
-    life: Life,
+pub(crate) struct Server {
+    pub life: Life,
     /// None: it writes.
     upstream: Option<usize>,
     timeline: u32,
@@ -111,14 +112,14 @@ struct Server {
     started: u64,
     clock: u64,
     /// The proxy cannot reach it.
-    is_cut_off: bool,
+    pub is_cut_off: bool,
     /// As far as the probe knows.
     has_link: bool,
 }
 
 /// A defect to plant, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bug {
+pub(crate) enum Bug {
     None,
     /// A restart forgets everything.
     NoStateFile,
@@ -128,17 +129,20 @@ enum Bug {
     ForgetsHighest,
 }
 
-struct World {
-    dice: Dice,
+pub(crate) struct World {
+    pub dice: Dice,
     rules: Rules,
-    now: Instant,
-    ticks: u32,
-    servers: Vec<Server>,
+    pub now: Instant,
+    pub ticks: u32,
+    pub servers: Vec<Server>,
     /// Per node, in order: when the proxy learns what.
     on_the_way: Vec<VecDeque<(u32, Fact)>>,
     judge: Judge,
     ids: Vec<NodeId>,
-    last: Topology,
+    /// The judge's last snapshot.
+    pub last: Topology,
+    /// How often the proxy has started.
+    pub lives: u32,
     law: Law,
     bug: Bug,
 }
@@ -163,7 +167,7 @@ fn start(
 }
 
 impl World {
-    fn new(seed: u64, bug: Bug, now: Instant) -> World {
+    pub fn new(seed: u64, bug: Bug, now: Instant) -> World {
         let mut dice = Dice(seed);
         let count = 2 + dice.below(3);
         let server = |index| Server {
@@ -190,6 +194,7 @@ impl World {
             judge,
             ids,
             last,
+            lives: 1,
             law: Law::default(),
             bug,
         }
@@ -200,7 +205,7 @@ impl World {
     }
 
     /// One thing goes wrong, or right.
-    fn trouble(&mut self) {
+    pub fn trouble(&mut self) {
         let index = self.pick();
         let server = &mut self.servers[index];
         match self.dice.below(11) {
@@ -263,6 +268,7 @@ impl World {
             }
             Bug::None | Bug::ForgetsHighest => {}
         }
+        self.lives += 1;
         self.on_the_way.iter_mut().for_each(VecDeque::clear);
         self.servers.iter_mut().for_each(|it| it.has_link = false);
         (self.judge, self.ids, self.last) = start(self.rules, self.servers.len(), state, self.now);
@@ -312,7 +318,7 @@ impl World {
     }
 
     /// Every node is probed, and what has arrived is judged. `late`: facts may take up to eight ticks.
-    fn tick(&mut self, late: bool) -> Result<(), String> {
+    pub fn tick(&mut self, late: bool) -> Result<(), String> {
         self.now += TICK;
         self.ticks += 1;
         for index in 0..self.servers.len() {
@@ -351,7 +357,7 @@ impl World {
     }
 
     /// All nodes answer, and all follow one.
-    fn calm(&mut self) {
+    pub fn calm(&mut self) {
         let winner = self.winner();
         for index in 0..self.servers.len() {
             self.revive(index);
@@ -386,26 +392,30 @@ fn number<T: std::str::FromStr<Err: Debug>>(name: &str) -> Option<T> {
     Some(set.parse().unwrap())
 }
 
-/// The first seed of these that breaks the law, and how.
-fn first_failure(seeds: impl Iterator<Item = u64>, bug: Bug) -> Option<(u64, String)> {
-    let now = Instant::now();
-    let run = |seed| World::new(seed, bug, now).run().err();
-    let mut failures = seeds.map(|seed| (seed, run(seed)));
+/// The first seed of these at which `run` finds the law broken, and how.
+pub(crate) fn first_failure(
+    seeds: impl Iterator<Item = u64>,
+    run: impl Fn(u64) -> Result<(), String>,
+) -> Option<(u64, String)> {
+    let mut failures = seeds.map(|seed| (seed, run(seed).err()));
     failures.find_map(|(seed, error)| Some((seed, error?)))
 }
 
-#[test]
-fn no_world_makes_the_judge_break_the_law_and_calm_brings_the_right_primary() {
+/// Runs all seeds that the environment asks for, or so many, on all cores.
+///
+/// # Panics
+/// A seed broke the law: says which.
+pub(crate) fn run_seeds(count: u64, run: impl Fn(u64) -> Result<(), String> + Sync) {
     let seeds = match number("PGSLUICE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PGSLUICE_SIM_SEEDS").unwrap_or(10_000),
+        None => 0..number("PGSLUICE_SIM_SEEDS").unwrap_or(count),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failures: Vec<_> = std::thread::scope(|scope| {
-        let seeds = &seeds;
+        let (seeds, run) = (&seeds, &run);
         let share = move |first| seeds.clone().skip(first).step_by(threads);
         let running: Vec<_> = (0..threads)
-            .map(|first| scope.spawn(move || first_failure(share(first), Bug::None)))
+            .map(|first| scope.spawn(move || first_failure(share(first), run)))
             .collect();
         let ended = running.into_iter().map(|thread| thread.join().unwrap());
         ended.flatten().collect()
@@ -416,12 +426,20 @@ fn no_world_makes_the_judge_break_the_law_and_calm_brings_the_right_primary() {
 }
 
 #[test]
+fn no_world_makes_the_judge_break_the_law_and_calm_brings_the_right_primary() {
+    let now = Instant::now();
+    run_seeds(10_000, |seed| World::new(seed, Bug::None, now).run());
+}
+
+#[test]
 fn a_planted_bug_is_found() {
+    let now = Instant::now();
     for bug in [Bug::NoStateFile, Bug::NoIncumbent, Bug::ForgetsHighest] {
-        let found = first_failure(0..5_000, bug);
+        let run = |seed| World::new(seed, bug, now).run();
+        let found = first_failure(0..5_000, run);
         let (seed, error) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
         assert!(error.contains("writes on"), "{bug:?}, seed {seed}: {error}");
-        assert_eq!(first_failure(seed..seed + 1, bug), Some((seed, error)));
+        assert_eq!(run(seed), Err(error));
     }
 }
 
