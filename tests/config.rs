@@ -8,8 +8,8 @@ use std::{
 };
 
 use pgsluice::config::{
-    self, AuthMethod, Config, LogFormat, Node, PoolMode, PrimaryReads, Route, Rule, RulePlace,
-    Ruled, TlsMode, Writes,
+    self, AuthMethod, Config, Consistency, LogFormat, Node, PoolMode, PrimaryReads,
+    ReadTransactions, Route, Rule, RulePlace, Ruled, TlsMode, Writes,
 };
 
 /// What a file must have: a node, and somebody who may log in.
@@ -80,6 +80,15 @@ fn every_table_is_read() {
         [[rule]]
         table = "archive"
         place = "primary"
+        [[login]]
+        user = "report"
+        database = "shop"
+        consistency = "own-writes"
+        [[login]]
+        database = "shop"
+        place = "primary"
+        max_staleness = "1s"
+        transactions = "replica"
         [limits]
         idle_timeout = "5m"
         idle_transaction_timeout = "0s"
@@ -105,7 +114,7 @@ fn every_table_is_read() {
     );
     assert_eq!((config.pool.mode, config.pool.size), (PoolMode::Session, 7));
     assert_eq!(config.pool.checkout_timeout.as_secs(), 65);
-    assert_eq!(config.probe.password.unwrap().reveal(), "from-env");
+    assert_eq!(config.probe.password.as_ref().unwrap().reveal(), "from-env");
     let report = Rule {
         of: Ruled::Function("app.report".into()),
         place: RulePlace::Replica,
@@ -115,6 +124,16 @@ fn every_table_is_read() {
         place: RulePlace::Primary,
     };
     assert_eq!(config.rules, [report, archive]);
+    let reads = config.reads_of("report", "shop");
+    assert_eq!(
+        (reads.consistency, reads.place, reads.transactions),
+        (
+            Consistency::OwnWrites,
+            RulePlace::Primary,
+            ReadTransactions::Replica
+        )
+    );
+    assert_eq!(reads.max_staleness.as_secs(), 1);
     assert_eq!(config.limits.idle_timeout.unwrap().as_secs(), 300);
     assert_eq!(config.limits.idle_transaction_timeout, None);
     assert_eq!(config.auth.method, AuthMethod::Md5);
@@ -138,8 +157,12 @@ fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     let cases = [
         ("workers = \"many\"", "1:11: bad value for `workers`: expected a whole number, found a string".to_owned()),
         ("workers = -1", "1:11: bad value for `workers`: expected a number from 0 to 1024".to_owned()),
-        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `zone`, `http`, `listener`, `node`, `patroni`, `repmgr`, `pool`, `probe`, `reads`, `rule`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
+        ("worker = 1", "1:1: unknown key `worker` at the top: expected one of `workers`, `zone`, `http`, `listener`, `node`, `patroni`, `repmgr`, `pool`, `probe`, `reads`, `rule`, `login`, `failover`, `limits`, `auth`, `user`, `tls`, `log`; did you mean `workers`?".to_owned()),
         ("[http]\nlisten = 7000", "2:10: bad value for `http.listen`: expected an IP address and a port such as \"127.0.0.1:7000\", or \"off\", found a number".to_owned()),
+        ("[[login]]\nplace = \"primary\"", "1:1: `login[0].user` is missing: expected `user`, `database` or both; what holds for all is in `[reads]`".to_owned()),
+        ("[[login]]\nuser = \"a\"\n[[login]]\nuser = \"a\"", "3:1: `login[1]` is about the same logins as `login[0]`: expected one for each user and database".to_owned()),
+        ("[[login]]\nuser = \"a\"\nmax_staleness = \"11s\"", "3:17: bad value for `login[0].max_staleness`: expected at most `reads.max_staleness`: a replica that is further behind is out of rotation".to_owned()),
+        ("[[login]]\nuser = \"a\"\nplace = \"here\"", "3:9: `here` is no value of `login[0].place`: expected `primary` or `replica`".to_owned()),
         ("[http]\nport = 7000", "2:1: unknown key `port` in `http`: expected `listen`".to_owned()),
         ("[pool]\nmode = \"statement\"", "2:8: `statement` is no value of `pool.mode`: expected `session` or `transaction`".to_owned()),
         ("[pool]\nmode = \"trnsaction\"", "2:8: `trnsaction` is no value of `pool.mode`: expected `session` or `transaction`; did you mean `transaction`?".to_owned()),
@@ -547,6 +570,7 @@ fn the_default_file_shows_every_key() {
         "[probe]",
         "[reads]",
         "[[rule]]",
+        "[[login]]",
         "[failover]",
         "[limits]",
         "[auth]",

@@ -10,6 +10,8 @@ mod corpus;
 #[allow(dead_code)] // not all of it is needed here
 #[path = "proof/lines.rs"]
 mod lines;
+#[path = "split/logins.rs"]
+mod logins;
 mod nodes;
 #[path = "split/opening.rs"]
 mod opening;

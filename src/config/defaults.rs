@@ -50,6 +50,7 @@ impl Default for Config {
             probe: Probe::default(),
             reads: Reads::default(),
             rules: Vec::new(),
+            logins: Vec::new(),
             failover: Failover::default(),
             limits: Limits::default(),
             auth: Auth::default(),
@@ -164,6 +165,7 @@ impl Default for Reads {
             consistency: Consistency::Session,
             max_staleness: Duration::from_secs(10),
             transactions: ReadTransactions::Primary,
+            place: RulePlace::Replica,
         }
     }
 }

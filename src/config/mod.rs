@@ -14,6 +14,7 @@ use serde::Deserialize;
 mod allow;
 mod check;
 mod defaults;
+mod logins;
 mod mask;
 mod nodes;
 mod problem;
@@ -30,6 +31,7 @@ mod value;
 
 pub use self::{
     defaults::default_workers,
+    logins::Login,
     problem::{ConfigErrors, Problem},
     read::{Loaded, load, parse},
     reload::{Reload, diff},
@@ -53,6 +55,7 @@ pub struct Config {
     pub probe: Probe,
     pub reads: Reads,
     pub rules: Vec<Rule>,
+    pub logins: Vec<Login>,
     pub failover: Failover,
     pub limits: Limits,
     pub auth: Auth,
@@ -268,11 +271,13 @@ pub enum ReadTransactions {
     Replica,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reads {
     pub consistency: Consistency,
     pub max_staleness: Duration,
     pub transactions: ReadTransactions,
+    /// Where what is proven to read runs; with `primary` all of it there.
+    pub place: RulePlace,
 }
 
 #[derive(Debug, Clone, PartialEq)]

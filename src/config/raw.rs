@@ -36,6 +36,8 @@ pub struct File {
     pub reads: Reads,
     #[serde(deserialize_with = "tables")]
     pub rule: Vec<Spanned<Rule>>,
+    #[serde(deserialize_with = "tables")]
+    pub login: Vec<Spanned<Login>>,
     #[serde(deserialize_with = "table")]
     pub failover: Failover,
     #[serde(deserialize_with = "table")]
@@ -134,6 +136,18 @@ pub struct Reads {
     pub consistency: Given<Consistency>,
     pub max_staleness: Given<Time>,
     pub transactions: Given<ReadTransactions>,
+    pub place: Given<RulePlace>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    pub user: Given<String>,
+    pub database: Given<String>,
+    pub consistency: Given<Consistency>,
+    pub max_staleness: Given<Time>,
+    pub transactions: Given<ReadTransactions>,
+    pub place: Given<RulePlace>,
 }
 
 #[derive(Deserialize, Default)]

@@ -39,6 +39,7 @@ pub fn diff(old: &Config, new: &Config) -> Reload {
         ("probe", old.probe != new.probe),
         ("reads", old.reads != new.reads),
         ("rule", old.rules != new.rules),
+        ("login", old.logins != new.logins),
         ("failover", failover_differs(&old.failover, &new.failover)),
         ("limits", old.limits != new.limits),
         ("auth", old.auth != new.auth),

@@ -45,6 +45,8 @@ pub(super) struct Batch {
     pub proof: Proof,
     /// Or only said to read: it must not run twice.
     pub is_hinted: bool,
+    /// A hint sends it to a replica.
+    pub wants_replica: bool,
     /// Why its first statement that is no proven read is none.
     refused: Option<Reason>,
     /// Only because something in it is not known.
@@ -64,6 +66,7 @@ impl Batch {
     /// One of its statements: whether that is a proven read.
     pub fn holds(&mut self, statement: &Statement) -> bool {
         self.is_hinted |= statement.is_hinted();
+        self.wants_replica |= statement.wants_replica;
         let is_read = statement.is_read();
         if let (false, Some(class)) = (is_read, &statement.class) {
             self.refused = Some(class.reason);

@@ -95,6 +95,8 @@ pub(super) const READ: &str = "read";
 pub(super) const STALE: &str = "stale";
 /// The session wants its reads on the primary.
 pub(super) const SETTING: &str = "setting";
+/// So does the configuration, of all or of its login.
+pub(super) const CONFIGURED: &str = "configured";
 /// A replica could not answer the proven read.
 pub(super) const REPEATED: &str = "repeated";
 /// More than proven reads that are parsed, described, bound and executed, or not all of it was here.
@@ -146,12 +148,12 @@ impl Session {
             true => self.need(),
             false => Need::default(),
         };
-        let stays = self.reads_stay();
+        let stays = self.reads_stay(batch.wants_replica);
         let would_leave = is_shadow && self.fresh_node().is_some();
         let Some(split) = &mut self.split else {
             return Aim::Listener;
         };
-        let prefers_primary = stays || split.min_lsn.is_some();
+        let prefers_primary = stays.is_some() || split.min_lsn.is_some();
         split.aim = match (is_proven, &split.again) {
             // Whatever has become of its proof: it must not end the primary.
             (_, Some(before)) if is_split && before.again == Again::Replica => Aim::Replica(need),
@@ -168,9 +170,8 @@ impl Session {
         split.repeatable = !batch.is_hinted;
         split.reason = match split.again {
             Some(_) if is_proven => REPEATED,
-            None if is_proven && stays => SETTING,
-            None if is_proven && would_leave => READ,
-            None if is_proven => STALE,
+            None if is_proven && would_leave && stays.is_none() => READ,
+            None if is_proven => stays.unwrap_or(STALE),
             _ => batch.reason().unwrap_or(UNREADABLE),
         };
         split.ahead = batch.statement;
@@ -217,7 +218,7 @@ impl Session {
         let Some(split) = &self.split else {
             return Need::default();
         };
-        let reads = self.context.config.borrow().reads.clone();
+        let reads = self.reads();
         let consistency = reads.consistency;
         let shared = match consistency {
             Consistency::Database => self.identity.database().last_write(),

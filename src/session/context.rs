@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     catalogues::Database,
-    config::{Config, Listener, PrimaryReads, Route},
+    config::{Config, Listener, PrimaryReads, Reads, Route},
     metrics::{Metrics, WorkerCounters},
     server::{
         connection::Parameters,
@@ -124,6 +124,8 @@ pub struct Identity {
     /// A session of this login has asked for currval or lastval (`pool.sequences = "learn"`).
     reads_sequences: Cell<bool>,
     cache: RefCell<Cache>,
+    /// What holds for its reads, by which configuration.
+    reads: RefCell<Option<(Arc<Config>, Reads)>>,
 }
 
 #[derive(Default)]
@@ -143,12 +145,27 @@ impl Identity {
             home,
             reads_sequences: Cell::new(false),
             cache: RefCell::default(),
+            reads: RefCell::default(),
         }
     }
 
     /// What a session of this login begins with, and RESET goes back to, beside what its servers were logged in with.
     pub fn home(&self) -> &Settings {
         &self.home
+    }
+
+    /// What holds for its reads. A configuration is looked through once.
+    #[inline]
+    pub fn reads(&self, config: &Arc<Config>) -> Reads {
+        let mut known = self.reads.borrow_mut();
+        match &*known {
+            Some((of, reads)) if Arc::ptr_eq(of, config) => *reads,
+            _ => {
+                let reads = config.reads_of(&self.full.user, &self.full.database);
+                *known = Some((config.clone(), reads));
+                reads
+            }
+        }
     }
 
     pub fn reads_sequences(&self) -> bool {

@@ -49,8 +49,7 @@ impl Session {
     }
 
     fn wants_transactions(&self) -> bool {
-        let reads = &self.context.config.borrow().reads;
-        reads.transactions == ReadTransactions::Replica
+        self.reads().transactions == ReadTransactions::Replica
     }
 
     /// A BEGIN whose transaction waits for its first statement is answered here. False if this is none.

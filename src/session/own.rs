@@ -2,15 +2,19 @@
 //!
 //! - `SHOW pgsluice.lsn`: a token for what has been written so far;
 //! - `SET pgsluice.min_lsn = 'token'`: reads from now on see that, whoever wrote it;
-//! - `SET pgsluice.route = 'primary'`: reads stay there; anything else ends that;
+//! - `SET pgsluice.route = 'primary'`: reads stay there; anything else ends that, whatever the configuration says;
 //! - `SET pgsluice.explain = on`: a NOTICE says of each batch where it runs, and why;
 //! - `EXPLAIN ROUTE statement`: where it would run, and why.
 //!
 //! Answers are rows of statements that the server runs in the place of these; the settings are the server's own, of a
 //! made-up name, and follow the session like all others. Only the simple protocol: drivers send such words so, or can.
 
-use super::Session;
+use super::{
+    Session,
+    aim::{CONFIGURED, SETTING, STALE},
+};
 use crate::{
+    config::RulePlace,
     route::{class::Place, fingerprint},
     server::settings::literal,
     topology::{Lsn, NodeView, Role, Topology},
@@ -77,10 +81,12 @@ impl Session {
         };
         let (node, reason) = match place {
             Place::Primary => (None, reason),
-            Place::Anywhere if self.reads_stay() => (None, "setting"),
-            Place::Anywhere => match self.fresh_node() {
-                Some(name) => (Some(name), reason),
-                None => (None, "stale"),
+            Place::Anywhere => match self.reads_stay(statement.wants_replica) {
+                Some(reason) => (None, reason),
+                None => match self.fresh_node() {
+                    Some(name) => (Some(name), reason),
+                    None => (None, STALE),
+                },
             },
         };
         let place = if node.is_some() { "replica" } else { "primary" };
@@ -104,9 +110,18 @@ impl Session {
         sql
     }
 
-    /// The session wants its reads on the primary.
-    pub(super) fn reads_stay(&self) -> bool {
-        self.settings.value(ROUTE) == Some(b"primary")
+    /// Why the session's reads stay on the primary, if they do. Its own word wins over a hint, and a hint over the
+    /// configuration.
+    pub(super) fn reads_stay(&self, wants_replica: bool) -> Option<&'static str> {
+        match self.settings.value(ROUTE) {
+            Some(b"primary") => Some(SETTING),
+            // A setting of a made-up name that was reset is empty.
+            None | Some(b"") => {
+                let is_configured = self.reads().place == RulePlace::Primary;
+                (is_configured && !wants_replica).then_some(CONFIGURED)
+            }
+            Some(_) => None,
+        }
     }
 
     /// It wants to be told where its statements run.

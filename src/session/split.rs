@@ -11,7 +11,7 @@ use super::{
     visit::{Again, Before, Extent, Visit},
 };
 use crate::{
-    config::{Consistency, Listener, Route},
+    config::{Consistency, Listener, Reads, Route},
     topology::{Lsn, Moment},
     wire::TransactionStatus,
 };
@@ -110,6 +110,12 @@ impl Split {
 }
 
 impl Session {
+    /// What holds for the login's reads.
+    #[inline]
+    pub(super) fn reads(&self) -> Reads {
+        self.identity.reads(&self.context.config.borrow())
+    }
+
     /// Something was sent that is no proven read.
     #[inline]
     pub(super) fn note_write(&mut self) {
@@ -123,7 +129,7 @@ impl Session {
 
     /// The server has told the client that it is ready, at `now`; `quiet`: and owes nothing more.
     pub(super) fn note_ready(&mut self, now: Moment, status: TransactionStatus, quiet: bool) {
-        let consistency = self.context.config.borrow().reads.consistency;
+        let consistency = self.reads().consistency;
         let route = self.listener.route;
         // What statements with names of their own do is not looked at when they run.
         let is_unseen = self.names_are_native();

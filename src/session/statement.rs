@@ -6,7 +6,7 @@ use super::{catalogue::Judged, marks::Marks};
 use crate::{
     route::{
         Context, Encoding,
-        class::{Class, Place, Reason, class_of, may_run_within},
+        class::{Class, Place, Reason, class_of, is_for_replica, may_run_within},
         effects::{self, Access, Count, Effects, Kind, Names, PinReason, TxControl, effects_among},
         lexer::Lexer,
     },
@@ -96,6 +96,8 @@ pub struct Statement {
     pub changes_catalogue: bool,
     /// Where it may run; None where nobody asks.
     pub class: Option<Class>,
+    /// Its hint says so, whether or not that was needed.
+    pub wants_replica: bool,
     /// It may run in a read-only transaction on a replica though it is no proven read.
     pub moves_within: bool,
     pub begins: Begins,
@@ -128,6 +130,7 @@ impl Statement {
         relies_on_catalogue: false,
         changes_catalogue: true,
         class: Some(Class::primary(Reason::Unknown)),
+        wants_replica: false,
         moves_within: false,
         begins: Begins::No,
     };
@@ -143,6 +146,7 @@ impl Statement {
         let effects = effects_among(text, context, names);
         Statement {
             class: Some(class_of(text, &effects, context, names)),
+            wants_replica: is_for_replica(text),
             moves_within: may_run_within(text, &effects, context, names),
             ..Statement::digest(text, &effects, context, judged)
         }
@@ -176,6 +180,7 @@ impl Statement {
             relies_on_catalogue: effects.relies_on_catalogue && effects.pin.is_none(),
             changes_catalogue: effects.changes_catalogue,
             class: None,
+            wants_replica: false,
             moves_within: false,
             begins: begins(effects),
         }

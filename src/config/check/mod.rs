@@ -20,6 +20,7 @@ use super::{
 
 mod auth;
 mod listeners;
+mod logins;
 mod nodes;
 mod probe;
 mod rules;
@@ -50,6 +51,7 @@ pub(super) struct Context<'a, 'r> {
 pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
     let pool = cx.pool(file.pool);
     let auth = cx.auth(file.auth, &file.user);
+    let reads = cx.reads(file.reads);
     let tls = cx.tls(file.tls, auth.method);
     let http = Http {
         listen: file
@@ -66,8 +68,9 @@ pub(super) fn config(file: raw::File, cx: &mut Context) -> Config {
         repmgr: cx.repmgr(&file.repmgr, &file.node, &file.patroni),
         patroni: cx.patroni(file.patroni),
         probe: cx.probe(file.probe),
-        reads: cx.reads(file.reads),
+        reads,
         rules: cx.rules(&file.rule),
+        logins: cx.logins(&file.login, reads.max_staleness),
         failover: cx.failover(file.failover),
         limits: cx.limits(file.limits),
         users: cx.users(file.user),
@@ -250,6 +253,7 @@ impl<'a, 'r> Context<'a, 'r> {
             consistency: given(&raw.consistency, default.consistency),
             max_staleness: staleness.unwrap_or(default.max_staleness),
             transactions: given(&raw.transactions, default.transactions),
+            place: given(&raw.place, default.place),
         }
     }
 

@@ -173,6 +173,11 @@ pub fn class_of(text: &[u8], effects: &Effects, context: &Context, names: Names)
     }
 }
 
+/// Whether the client says of the text that it may run on a replica.
+pub fn is_for_replica(text: &[u8]) -> bool {
+    hint(text) == Some(Hint::Replica)
+}
+
 /// SHOW and FETCH read the state of the session that the primary holds.
 fn is_session_bound(class: &Class) -> bool {
     class.reason == Reason::Utility
