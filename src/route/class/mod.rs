@@ -24,7 +24,7 @@ use super::{
         plpgsql::Piece,
         reads::{Cause, Role},
     },
-    effects::{Effects, Kind, Names, PinReason, TxControl},
+    effects::{Effects, Kind, Names, PinReason, TxControl, effects_among},
     keyword::Keyword,
     lexer::Token,
     parse,
@@ -298,6 +298,30 @@ fn by_marks(effects: &Effects) -> Option<Reason> {
         None => return None,
     };
     Some(reason)
+}
+
+/// Classes any bytes by what is built in: what is fuzzed, and what tests feed.
+///
+/// # Panics
+/// If that does, gives another class a second time, or takes for a read what a write follows.
+pub fn assert_classified(text: &[u8]) {
+    let written = [text, b"\n;delete from t"].concat();
+    for standard_conforming_strings in [true, false] {
+        let context = Context {
+            server_major: 18,
+            standard_conforming_strings,
+            ..Context::default()
+        };
+        let class = |text: &[u8]| {
+            let effects = effects_among(text, &context, Names::BuiltIn);
+            class_of(text, &effects, &context, Names::BuiltIn)
+        };
+        let once = class(text);
+        assert_eq!(once, class(text));
+        if once.place == Place::Anywhere {
+            assert_eq!(class(&written).place, Place::Primary);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Tables of texts and their classes.
 
 use super::*;
-use crate::route::effects::effects_among;
 
 fn class(text: &str) -> Class {
     let context = Context {
