@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Alarm, Freshness, Health, NodeView, Reason, Role, Topology,
+    Alarm, Freshness, Health, Moment, NodeView, Reason, Role, Topology,
     facts::{Answer, Fact, Wal},
     freshness::{Line, Samples},
     record::{Record, Word},
@@ -192,12 +192,12 @@ impl Judge {
         entry.view.position.set_insert(entry.record.insert());
         entry.view.position.set_replay(entry.record.replay());
         let changed = self.apply_ruling(now);
-        self.note_freshness(index, &fact);
+        self.note_freshness(index, now, &fact);
         changed.then(|| self.snapshot())
     }
 
     /// What a fact proves of how fresh its node is, or what samples it gives to measure others by.
-    fn note_freshness(&mut self, index: usize, fact: &Fact) {
+    fn note_freshness(&mut self, index: usize, now: Instant, fact: &Fact) {
         // While there is none, nothing newer is written: what was proven stays true.
         if let Some(primary) = self.primary
             && self.samples.follow(line(&self.entries[primary]))
@@ -235,8 +235,12 @@ impl Judge {
                         max_staleness
                     };
             }
-            // Until the next answer it may have been restarted in its own past.
-            Fact::LinkLost => view.freshness.void(),
+            // Until the next answer it may have been restarted in its own past; and a read there could not be told from one
+            // of before what the catalogue shows, so that it would not be repeated if the node is gone.
+            Fact::LinkLost => {
+                view.freshness.void();
+                view.load.shun_at(Moment::of(now));
+            }
             Fact::Dial(_) => {}
         }
     }

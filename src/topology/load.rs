@@ -172,7 +172,12 @@ impl Load {
 
     /// It could not be dialled just now.
     pub fn shun(&self) {
-        self.shunned.raise(Moment::now().after(SHUN));
+        self.shun_at(Moment::now());
+    }
+
+    /// The same, as of `now`.
+    pub(super) fn shun_at(&self, now: Moment) {
+        self.shunned.raise(now.after(SHUN));
     }
 
     /// The probe has found it well since: what was known of it is of another time.

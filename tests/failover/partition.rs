@@ -196,11 +196,15 @@ impl Scene {
         body.map_or_else(String::new, |(_, body)| body.to_owned())
     }
 
+    fn nodes(&self) -> Vec<serde_json::Value> {
+        let page = self.page("/api/v1/topology");
+        let topology: serde_json::Value = serde_json::from_str(&page).unwrap_or_default();
+        topology["nodes"].as_array().cloned().unwrap_or_default()
+    }
+
     /// What the proxy makes of pg1, pg2, pg3.
     fn health(&self) -> Vec<String> {
-        let topology: serde_json::Value =
-            serde_json::from_str(&self.page("/api/v1/topology")).unwrap_or_default();
-        let nodes = topology["nodes"].as_array().cloned().unwrap_or_default();
+        let nodes = self.nodes();
         let health = nodes.iter().map(|node| node["health"].as_str());
         health
             .map(|word| word.unwrap_or_default().to_owned())
@@ -228,6 +232,14 @@ impl Scene {
     #[track_caller]
     fn wait_health(&self, expected: [&str; 3]) {
         wait_until(&format!("{expected:?}"), || self.health() == expected);
+    }
+
+    /// Waits until the worker goes by what the page of nodes has shown: it looks at that between any two statements.
+    fn wait_followed(&self) {
+        let reader = self.reader();
+        for _ in 0..20 {
+            reader.sql(COUNT);
+        }
     }
 
     fn place(&self, node: usize, role: &str) -> String {
@@ -298,12 +310,20 @@ fn replica_is_cut_off(scene: &Scene, way: Way) {
     });
     let count = readers[0].sql(COUNT);
     scene.net.cut(2, way);
+    if way == Way::ToProxy {
+        // Its probe has missed it, which is before it counts as down.
+        let is_missed = |node: &serde_json::Value| node["staleness_ms"].is_null();
+        wait_until("it is missed", || {
+            scene.nodes().get(1).is_some_and(is_missed)
+        });
+    }
     // What is under way there is read once more elsewhere.
     wait_until("it counts as down", || {
         let mut counts = readers.iter().map(|it| it.sql(COUNT));
         assert!(counts.all(|it| it == count), "{way:?}");
         scene.health() == ["up", "down", "up"]
     });
+    scene.wait_followed();
     assert!((0..20).all(|_| read().all(|place| place == pg3)));
     scene.net.heal(2, way);
     wait_until("it serves again", || read().any(|place| place == pg2));
@@ -316,6 +336,7 @@ fn primary_is_cut_off(scene: &Scene, way: Way) {
     let count: u32 = writer.sql(COUNT).parse().unwrap();
     scene.net.cut(1, way);
     scene.wait_health(["down", "up", "up"]);
+    scene.wait_followed();
     let held = writer.start(insert);
     assert!((0..20).all(|_| reader.sql(WHERE).ends_with("replica")));
     assert!(held.poll().is_none(), "{way:?}");
@@ -360,9 +381,10 @@ fn primary_is_replaced(scene: &Scene) {
     let count: u32 = pg1.sql(COUNT).parse().unwrap();
     scene.net.cut(1, Way::Both);
     pg2.promote();
-    let writer = scene.writer();
+    // What is sent to the old one before it counts as down ends its session.
     wait_until("the next one takes writes", || {
-        writer.try_sql(WHERE) == Ok(scene.place(1, "primary"))
+        let writer = Session::try_open(scene.address(PORTS[0]));
+        writer.and_then(|it| it.try_sql(WHERE)) == Ok(scene.place(1, "primary"))
     });
     scene.net.heal(1, Way::Both);
     wait_until("the old one is fenced", || {

@@ -438,6 +438,15 @@ fn a_replica_that_lags_leaves_rotation_until_it_has_caught_up_well() {
 }
 
 #[test]
+fn reads_pass_a_node_over_whose_probe_was_lost_before_it_counts_as_down() {
+    let mut sim = Sim::steady(3);
+    sim.tell(2, Fact::LinkLost);
+    assert_eq!(sim.state(2).1, Health::Up);
+    assert!(sim.node(2).load.is_shunned());
+    assert!(!sim.node(1).load.is_shunned());
+}
+
+#[test]
 fn replicas_that_do_not_follow_the_primary_leave_rotation() {
     let mut sim = Sim::trusting(4);
     sim.answers(1, writing(2));
