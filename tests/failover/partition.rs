@@ -8,6 +8,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -227,6 +228,15 @@ impl Scene {
                 counted() != before
             });
         }
+        let since = Instant::now();
+        let has_all = |node: &serde_json::Value| {
+            let staleness = node["staleness_ms"].as_u64().map(Duration::from_millis);
+            staleness.is_some_and(|it| it < since.elapsed())
+        };
+        wait_until("every replica has what was known by then", || {
+            let nodes = self.nodes();
+            nodes.len() == 3 && nodes[1..].iter().all(has_all)
+        });
     }
 
     #[track_caller]
