@@ -466,9 +466,13 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Waits until `server` runs `text` for somebody.
 #[track_caller]
 pub fn wait_running(server: &Server, text: &str) {
+    wait_until("the statement runs", || is_running(server, text));
+}
+
+pub fn is_running(server: &Server, text: &str) -> bool {
     let sql = format!(
         "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() \
          and query like '%{text}%'"
     );
-    wait_until("the statement runs", || server.sql(&sql) != "0");
+    server.sql(&sql) != "0"
 }
