@@ -236,6 +236,14 @@ impl Database {
         }
     }
 
+    /// What was known of the last primary, while there is none.
+    pub fn read_last(&self) -> Reading {
+        let snapshot = self.snapshot.load();
+        let generation = snapshot.as_ref().map_or(0, |s| s.generation);
+        drop(snapshot);
+        self.read(generation)
+    }
+
     /// A text names something that the snapshot does not know: it may have been made another way.
     pub fn look_again(&self) {
         let now = Moment::now();

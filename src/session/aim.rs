@@ -53,7 +53,7 @@ impl Need {
         };
         as_of != Moment::NEVER
             && as_of >= at_least
-            && now.since(as_of) <= self.max_staleness
+            && node.freshness.age(now) <= self.max_staleness
             && node.generation != self.without
     }
 }
@@ -241,7 +241,7 @@ impl Session {
 
     /// A replica that is older may have the definitions of before.
     pub(super) fn defined(&self) -> Moment {
-        let since = self.read_catalogue().and_then(|reading| reading.since());
+        let since = self.read_catalogue().since();
         since.map_or(Moment::NEVER, Moment::of)
     }
 

@@ -4,7 +4,7 @@
 //! parsed in another. What ran under one that ended meanwhile keeps its server.
 
 use super::{Link, Session, ahead::Batch, shapes::Purpose, statement::Statement, texts::Text};
-use crate::{catalogues::Reading, route::effects::Names, wire::cursor::Cursor};
+use crate::{catalogues::Reading, wire::cursor::Cursor};
 
 impl Session {
     /// Whether the client's unnamed statement is a proven read.
@@ -83,27 +83,26 @@ impl Session {
             None => Purpose::Pooling,
             Some(_) => Purpose::Routing,
         };
-        match self.read_catalogue() {
-            Some(reading) => {
-                let judged = Judged::by(&reading);
-                shapes.digest(text, &self.reading, Some(reading.state()), purpose, || {
-                    purpose.read(text, &self.reading, reading.names(), judged)
-                })
-            }
-            None => shapes.digest(text, &self.reading, None, purpose, || {
-                purpose.read(text, &self.reading, Names::BuiltIn, Judged::NOT)
-            }),
-        }
+        let reading = self.read_catalogue();
+        let judged = Judged::by(&reading);
+        shapes.digest(text, &self.reading, Some(reading.state()), purpose, || {
+            purpose.read(text, &self.reading, reading.names(), judged)
+        })
     }
 
     #[inline]
-    pub(super) fn read_catalogue(&self) -> Option<Reading> {
+    pub(super) fn read_catalogue(&self) -> Reading {
+        let database = self.identity.database();
         let generation = match &self.link {
             // What is visited is as fresh as the catalogue.
-            Link::Held { server, .. } if !self.is_visiting() => server.generation,
-            _ => self.context.primary_generation()?,
+            Link::Held { server, .. } if !self.is_visiting() => Some(server.generation),
+            _ => self.context.primary_generation(),
         };
-        Some(self.identity.database().read(generation))
+        match generation {
+            Some(generation) => database.read(generation),
+            // What the last primary had defined is what replicas have, as long as there is no other.
+            None => database.read_last(),
+        }
     }
 
     /// Whether a verdict was given in another state than the present.
@@ -116,8 +115,7 @@ impl Session {
         let reading = self.read_catalogue();
         let is_judged_by = |reading: &Reading| Judged::by(reading) == statement.judged;
         let lacks_class = self.split.is_some() && statement.class.is_none();
-        (lacks_class || !reading.as_ref().is_none_or(is_judged_by))
-            && *statement != Statement::TOO_LONG
+        (lacks_class || !is_judged_by(&reading)) && *statement != Statement::TOO_LONG
     }
 
     /// A statement that was parsed earlier is about to be executed.

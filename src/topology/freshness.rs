@@ -80,6 +80,8 @@ impl AtomicMoment {
 pub struct Freshness {
     as_of: AtomicMoment,
     proven: AtomicMoment,
+    /// While there is no primary: until when it is known what one had written.
+    known_until: AtomicMoment,
 }
 
 impl Freshness {
@@ -94,6 +96,22 @@ impl Freshness {
     #[inline]
     pub fn proven(&self) -> Moment {
         self.proven.load()
+    }
+
+    /// How old what it has may be at `now`. While there is no primary that does not grow: nothing newer is written, as far as
+    /// anybody knows.
+    #[inline]
+    pub fn age(&self, now: Moment) -> Duration {
+        let until = match self.known_until.load() {
+            Moment::NEVER => now,
+            until => until,
+        };
+        until.since(self.as_of.load())
+    }
+
+    /// The newest sample, if there is no primary any more.
+    pub(super) fn set_known_until(&self, newest: Option<Moment>) {
+        self.known_until.store(newest.unwrap_or(Moment::NEVER));
     }
 
     fn prove(&self, as_of: Moment, asked: Moment) {
@@ -153,6 +171,11 @@ impl Samples {
             self.taken.pop_front();
         }
         self.taken.push_back(Sample { asked, insert });
+    }
+
+    /// When the newest was asked.
+    pub fn newest(&self) -> Option<Moment> {
+        self.taken.back().map(|sample| Moment::of(sample.asked))
     }
 
     /// A replica of `system_id` and `timeline`, asked at `asked`, has replayed up to `replay`. Returns how far that is behind the

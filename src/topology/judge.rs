@@ -198,9 +198,11 @@ impl Judge {
 
     /// What a fact proves of how fresh its node is, or what samples it gives to measure others by.
     fn note_freshness(&mut self, index: usize, now: Instant, fact: &Fact) {
-        // While there is none, nothing newer is written: what was proven stays true.
-        if let Some(primary) = self.primary
-            && self.samples.follow(line(&self.entries[primary]))
+        // Until a primary speaks nothing newer is known to be written: what was proven stays true.
+        let is_primary = self.primary == Some(index);
+        if is_primary
+            && matches!(fact, Fact::Answer(answer) if matches!(answer.wal, Wal::Writing { .. }))
+            && self.samples.follow(line(&self.entries[index]))
         {
             self.entries.iter().for_each(|e| e.view.freshness.void());
         }
@@ -212,7 +214,7 @@ impl Judge {
                 ..
             }) => {
                 view.freshness.void();
-                if self.primary == Some(index) {
+                if is_primary {
                     self.samples.note(*asked, *insert);
                 }
             }
@@ -303,6 +305,13 @@ impl Judge {
         }
         self.primary = ruling.primary;
         self.alarms = ruling.alarms;
+        let known_until = match self.primary {
+            Some(_) => None,
+            None => self.samples.newest(),
+        };
+        for entry in &self.entries {
+            entry.view.freshness.set_known_until(known_until);
+        }
         self.number += u64::from(changed);
         changed
     }

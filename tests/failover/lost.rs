@@ -1,13 +1,18 @@
 //! The primary is killed or frozen, and another is promoted.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use pgsluice::topology::{Alarm, Health};
 
 use crate::{
     nodes::{Server, installations},
-    proxied::{Cluster, Pending, Session, WHERE, WRITES, WRITES_SESSION, wait_running, wait_until},
+    proxied::{
+        Cluster, Pending, SPLIT, Session, WHERE, WRITES, WRITES_SESSION, wait_running, wait_until,
+    },
 };
 
 #[test]
@@ -45,6 +50,26 @@ fn writes_go_on_at_the_promoted_node_after_the_primary_was_killed() {
         let ids = "select string_agg(id::text, ' ' order by id) from t where id <> 10";
         assert_eq!(cluster.pg2.sql(ids), "0 1 2 3 11");
         the_old_primary_is_fenced(&cluster, &sessions[1]);
+    }
+}
+
+#[test]
+fn reads_on_a_split_listener_go_on_while_there_is_no_primary_however_long_that_takes() {
+    let max_staleness = Duration::from_secs(2);
+    let cluster = Cluster::start_with(&installations()[0], |config| {
+        config.reads.max_staleness = max_staleness;
+    });
+    let sessions = [SPLIT; 4].map(|listener| cluster.proxied.session(listener));
+    cluster.proxied.wait_proven();
+    cluster.pg1.freeze();
+    cluster.pg1.signal(Signal::SIGKILL);
+    cluster.proxied.wait_health("pg1", Health::Down);
+    // Nobody knows of anything newer, so what replicas have grows no older.
+    let began = Instant::now();
+    while began.elapsed() < 2 * max_staleness {
+        for session in &sessions {
+            assert_eq!(session.sql("select count(*) from t"), "0");
+        }
     }
 }
 

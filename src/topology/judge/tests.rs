@@ -438,6 +438,24 @@ fn a_replica_that_lags_leaves_rotation_until_it_has_caught_up_well() {
 }
 
 #[test]
+fn what_a_replica_has_grows_no_older_while_there_is_no_primary() {
+    let mut sim = Sim::steady(2);
+    let (insert, timeline) = (Lsn(200), 1);
+    sim.answers(0, Wal::Writing { timeline, insert });
+    let replay = Some(insert);
+    let timeline = Some(timeline);
+    sim.answers(1, Wal::Replaying { timeline, replay });
+    let later = |sim: &Sim| Moment::of(sim.now + MAX_STALENESS);
+    let age = |sim: &Sim| sim.node(1).freshness.age(later(sim));
+    assert!(age(&sim) > MAX_STALENESS);
+    sim.loses(0, Dial::Refused);
+    assert!(sim.last.primary.is_none() && sim.node(1).is_up());
+    assert_eq!(age(&sim), Duration::ZERO);
+    sim.answers(1, Wal::Replaying { timeline, replay });
+    assert_eq!(age(&sim), Duration::ZERO, "and that stays proven");
+}
+
+#[test]
 fn reads_pass_a_node_over_whose_probe_was_lost_before_it_counts_as_down() {
     let mut sim = Sim::steady(3);
     sim.tell(2, Fact::LinkLost);
