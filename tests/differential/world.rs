@@ -133,7 +133,9 @@ impl Replica {
 
     /// Transactions in `database` that were not ours.
     fn transactions(&mut self, database: &str) -> u64 {
-        let sql = format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{database}'");
+        let sql = format!(
+            "SELECT coalesce(max(xact_commit), 0) FROM pg_stat_database WHERE datname = '{database}'"
+        );
         self.0.value(&sql).parse().unwrap()
     }
 }
