@@ -291,6 +291,12 @@ impl Session {
         if self.flush_client().await.is_err() {
             return;
         }
+        // Of a message that the client has got nothing of it needs nothing.
+        if let Some(buffer) = &mut self.to_client
+            && !buffer.is_inside_frame()
+        {
+            buffer.discard(buffer.unseen().len());
+        }
         if let Some(error) = error
             && !self.is_inside_reply()
         {

@@ -202,7 +202,10 @@ fn a_sync_alone_is_answered_though_its_server_died() {
         client.send(&sync());
         forwarder.cut();
         let first = client.try_next();
-        assert!(matches!(first.map(|f| f.tag), Some(b'Z' | b'E')));
+        assert!(
+            matches!(first.as_ref().map(|f| f.tag), Some(b'Z' | b'E')),
+            "{first:?}"
+        );
         forwarder.split(64 * 1024);
     }
 }
